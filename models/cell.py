@@ -1,0 +1,108 @@
+"""The landmark head: an hourglass that maps heatmaps and the injection to new heatmaps, z -> f(z, x)."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from models.blocks import ConvBlock, NormFactory
+from models.config import LDEQConfig
+from models.heatmaps import normalise_heatmaps
+
+LEVELS = 4
+
+
+class HourglassDown(nn.Module):
+    """One level of the way down: 3x3 at this resolution (the skip), pooling, 3x3 to the next width."""
+
+    def __init__(self, width: int, next_width: int, norm: NormFactory):
+        super().__init__()
+        self.same = ConvBlock(width, width, 3, norm)
+        self.widen = ConvBlock(width, next_width, 3, norm)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """(B, width, H, W) -> skip (B, width, H, W), features (B, next_width, H/2, W/2)."""
+        skip = self.same(features)
+        return skip, self.widen(F.avg_pool2d(skip, 2))
+
+
+class HourglassUp(nn.Module):
+    """One level of the way up: 3x3 to the narrower width, upsampling, merge with the skip, residual 5x5."""
+
+    def __init__(self, width: int, next_width: int, norm: NormFactory):
+        super().__init__()
+        self.narrow = ConvBlock(width, next_width, 3, norm)
+        self.merge = ConvBlock(2 * next_width, next_width, 1, norm)
+        self.refine = ConvBlock(next_width, next_width, 5, norm)
+
+    def forward(self, features: Tensor, skip: Tensor) -> Tensor:
+        """Features (B, width, H, W) and skip (B, next_width, 2H, 2W) -> (B, next_width, 2H, 2W)."""
+        upsampled = F.interpolate(self.narrow(features), scale_factor=2, mode="nearest")
+        merged = self.merge(torch.cat([skip, upsampled], dim=1))
+        return merged + self.refine(merged)
+
+
+class Hourglass(nn.Module):
+    """Four levels of widths w, w + increment, ..., w + 4 * increment."""
+
+    def __init__(self, width: int, increment: int, norm: NormFactory):
+        super().__init__()
+        widths = [width + level * increment for level in range(LEVELS + 1)]
+        self.down = nn.ModuleList(HourglassDown(widths[i], widths[i + 1], norm) for i in range(LEVELS))
+        self.bottleneck = ConvBlock(widths[-1], widths[-1], 3, norm)
+        self.up = nn.ModuleList(HourglassUp(widths[i + 1], widths[i], norm) for i in reversed(range(LEVELS)))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """(B, width, H, W) -> (B, width, H, W), H and W divisible by 16."""
+        skips = []
+        for down in self.down:
+            skip, features = down(features)
+            skips.append(skip)
+        features = self.bottleneck(features)
+        for up in self.up:
+            features = up(features, skips.pop())
+        return features
+
+
+class Cell(nn.Module):
+    """f(z, x): 1x1 block on [z, x], hourglass, 1x1 convolution to the state, heatmap normalisation."""
+
+    def __init__(self, config: LDEQConfig):
+        super().__init__()
+
+        def norm(channels: int) -> nn.Module:
+            return nn.BatchNorm2d(channels) if config.batch_norm_cell else nn.GroupNorm(config.cell_groups, channels)
+
+        self.state_channels = config.state_channels
+        self.normalisation = config.normalisation
+        self.beta = config.effective_beta
+        self.fuse = ConvBlock(config.state_channels + config.injection_channels, config.cell_width, 1, norm)
+        self.hourglass = Hourglass(config.cell_width, config.cell_width_increment, norm)
+        self.head = nn.Conv2d(config.cell_width, config.state_channels, 1)
+
+    def embed(self, injection: Tensor) -> Tensor:
+        """The part of the first convolution that sees only the injection, bias included; once per solve.
+
+        Args:
+            injection: (B, C, H, W).
+
+        Returns:
+            (B, cell width, H, W), the second argument of `forward`.
+        """
+        conv = self.fuse.conv
+        return F.conv2d(injection, conv.weight[:, self.state_channels :], conv.bias)
+
+    def forward(self, z: Tensor, embedded: Tensor) -> Tensor:
+        """One evaluation of f.
+
+        Args:
+            z: (B, Z, H, W) state, float32.
+            embedded: (B, cell width, H, W), see `embed`.
+
+        Returns:
+            (B, Z, H, W) new state, float32 under autocast too.
+        """
+        mixed = F.conv2d(z, self.fuse.conv.weight[:, : self.state_channels]) + embedded
+        features = self.hourglass(self.fuse.norm(self.fuse.activation(mixed)))
+        # In bfloat16 the head would round every heatmap to 8 bits, and the residual could not fall below that.
+        with torch.autocast(z.device.type, enabled=False):
+            return normalise_heatmaps(self.head(features.to(z.dtype)), self.normalisation, self.beta)

@@ -1,0 +1,276 @@
+"""Reading and writing networks: our own format, and that of the original release.
+
+Ours is a safetensors file whose metadata hold the configuration as JSON. The original's is a pickled
+{"args": argparse.Namespace, "state_dict": ...}; it is only ever unpickled with `weights_only=True`.
+"""
+
+import argparse
+import json
+import os
+import pickle
+import re
+import warnings
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from models.config import LDEQConfig
+from models.deq import GradientConfig
+from models.ldeq import LDEQ
+from solvers import AndersonConfig, BroydenConfig, FixedPointConfig, SolverConfig
+
+CONFIG_KEY = "ldeq_config"
+
+ORIGINAL_FIELDS = (
+    "n_keypoints",
+    "cell_extra_latent_width",
+    "z_width",
+    "im_size",
+    "heatmap_size",
+    "injection_width",
+    "cell_base_width",
+    "cell_width_increment",
+    "cell_gn_groups",
+    "cell_norm",
+    "cell_softargmax_beta",
+    "cell_learn_softargmax_beta",
+    "model_mode",
+    "explicit_depth",
+    "cell_use_bn_for_explicit",
+    "solver",
+    "max_iters",
+    "stop_mode",
+    "rel_diff_target",
+    "abs_diff_target",
+    "anderson_m",
+    "anderson_lam",
+    "anderson_beta",
+    "take_one_less_inference_step",
+    "stochastic_max_iters",
+    "z0_mode",
+    "cell_name",
+    "JFB",
+)
+
+# Original parameter name -> ours; the first pattern that matches the whole name rules.
+ORIGINAL_NAMES = tuple(
+    (re.compile(pattern), replacement)
+    for pattern, replacement in (
+        (r"tail\.0\.(.+)", r"backbone.block1.\1"),
+        (r"tail\.1\.(.+)", r"backbone.block2.\1"),
+        (r"tail\.3\.(.+)", r"backbone.block3.\1"),
+        (r"deq_layer\.cell\.tail\.(.+)", r"cell.fuse.\1"),
+        (r"deq_layer\.cell\.head\.conv\.(.+)", r"cell.head.\1"),
+        (r"deq_layer\.cell\.hourglass\.bottlneck\.(.+)", r"cell.hourglass.bottleneck.\1"),
+        *(
+            (rf"deq_layer\.cell\.hourglass\.{original}{number}\.(.+)", rf"cell.hourglass.{ours}.\1")
+            for level in range(4)
+            for original, number, ours in (
+                ("same", level + 1, f"down.{level}.same"),
+                ("upchan", level + 1, f"down.{level}.widen"),
+                ("downchan", 2 * level + 1, f"up.{level}.narrow"),
+                ("downchan", 2 * level + 2, f"up.{level}.merge"),
+                ("same", level + 5, f"up.{level}.refine"),
+            )
+        ),
+    )
+)
+
+
+class CheckpointError(ValueError):
+    """A checkpoint file that cannot be read; the message names the file and what is wrong."""
+
+
+def load_checkpoint(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> LDEQ:
+    """Read a network from our own format or from the original release's `.pth.tar`; which one is told by the content.
+
+    A network read from the original format evaluates as the original's two scripts do: all its iterations, whatever its
+    `stochastic_max_iters` says. Its stop rule is ours ("sample"); `with_solver` gives it the original's ("batch").
+
+    Args:
+        path: the file.
+        device: where the network is put.
+
+    Returns:
+        The network in evaluation mode.
+
+    Raises:
+        CheckpointError: the file is missing, truncated, foreign, or does not fit together; nothing is loaded half.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such checkpoint file")
+    with path.open("rb") as file:
+        head = file.read(9)
+    # A safetensors file is the length of its header in 8 bytes, then the header, which is JSON.
+    config, weights = _read_own(path) if head[8:9] == b"{" else _read_original(path)
+    model = LDEQ(config)
+    _check_weights(path, weights, model.state_dict())
+    model.load_state_dict(weights)
+    return model.to(device).eval()
+
+
+def save_checkpoint(model: LDEQ, path: str | os.PathLike[str], dtype: torch.dtype | None = None) -> None:
+    """Write a network in our own format, aside and then renamed: a failure leaves an older file as it was.
+
+    Args:
+        model: the network.
+        path: the file, by custom `*.safetensors`.
+        dtype: of the stored floating-point weights, for example torch.float16 for half the size; None keeps theirs.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    path = Path(path)
+    weights = {
+        name: (tensor.to(dtype) if dtype and tensor.is_floating_point() else tensor).contiguous().cpu()
+        for name, tensor in model.state_dict().items()
+    }
+    aside = path.with_name(path.name + ".part")
+    try:
+        save_file(weights, aside, metadata={"format": "pt", CONFIG_KEY: json.dumps(model.config.to_dict())})
+        aside.replace(path)
+    except (OSError, SafetensorError) as error:
+        aside.unlink(missing_ok=True)
+        raise OSError(f"{path}: the checkpoint could not be written ({error})") from error
+
+
+def _read_own(path: Path) -> tuple[LDEQConfig, dict[str, Tensor]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            # In half precision on disk, in single precision at work.
+            weights = {name: _at_least_single(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: truncated or not a safetensors file ({error})") from error
+    if CONFIG_KEY not in metadata:
+        raise CheckpointError(f"{path}: a safetensors file without {CONFIG_KEY!r} in its metadata is not one of ours")
+    try:
+        config = LDEQConfig.from_dict(json.loads(metadata[CONFIG_KEY]))
+    except (ValueError, TypeError, KeyError) as error:
+        raise CheckpointError(f"{path}: its configuration cannot be read ({error})") from error
+    return config, weights
+
+
+def _at_least_single(tensor: Tensor) -> Tensor:
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32)) if tensor.is_floating_point() else tensor
+
+
+def _read_original(path: Path) -> tuple[LDEQConfig, dict[str, Tensor]]:
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = next((line for line in str(error).splitlines() if "GLOBAL" in line), "not a pickle of weights")
+        raise CheckpointError(f"{path}: refused, or no checkpoint at all ({reason.strip()})") from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
+        raise CheckpointError(f"{path}: truncated or not a checkpoint ({str(error).splitlines()[0]})") from error
+    if not isinstance(content, dict) or not {"args", "state_dict"} <= content.keys():
+        raise CheckpointError(f"{path}: not a checkpoint of the original release, which holds 'args' and 'state_dict'")
+    args, weights = content["args"], content["state_dict"]
+    if not isinstance(args, argparse.Namespace):
+        raise CheckpointError(f"{path}: 'args' is {type(args).__name__}, not argparse.Namespace")
+    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
+        raise CheckpointError(f"{path}: 'state_dict' is not a dictionary of tensors")
+    try:
+        config = config_from_original(args)
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    return config, _rename(path, weights)
+
+
+def config_from_original(args: argparse.Namespace) -> LDEQConfig:
+    """The configuration that the `args` of an original checkpoint describe.
+
+    Raises:
+        ValueError: fields are missing or hold something unknown; unknown fields are ignored.
+    """
+    values = vars(args)
+    missing = [name for name in ORIGINAL_FIELDS if name not in values]
+    if missing:
+        raise ValueError(f"'args' lacks {', '.join(missing)}")
+    if args.cell_name != "Cell0" or args.z0_mode != "zeros":
+        raise ValueError(f"cell_name {args.cell_name!r}, z0_mode {args.z0_mode!r}: only 'Cell0' and 'zeros' are known")
+    if args.z_width != args.n_keypoints + args.cell_extra_latent_width:
+        raise ValueError(f"z_width {args.z_width} is not n_keypoints + cell_extra_latent_width")
+    config = LDEQConfig(
+        landmarks=args.n_keypoints,
+        latent_channels=args.cell_extra_latent_width,
+        image_size=args.im_size,
+        backbone="stem",
+        injection_channels=args.injection_width,
+        cell_width=args.cell_base_width,
+        cell_width_increment=args.cell_width_increment,
+        cell_groups=args.cell_gn_groups,
+        normalisation="none" if args.cell_norm is None else str(args.cell_norm).lower(),
+        softargmax_beta=args.cell_softargmax_beta,
+        softplus_beta=args.cell_learn_softargmax_beta,
+        mode=args.model_mode,
+        explicit_depth=args.explicit_depth,
+        explicit_batch_norm=args.cell_use_bn_for_explicit,
+        solver=_solver_from_original(args),
+        final_evaluation=not args.take_one_less_inference_step,
+        gradient=GradientConfig(rule="jfb" if args.JFB else "ift"),
+    )
+    if args.heatmap_size != config.heatmap_size:
+        raise ValueError(f"heatmap_size {args.heatmap_size} is not a quarter of im_size {args.im_size}")
+    return config
+
+
+def _solver_from_original(args: argparse.Namespace) -> SolverConfig:
+    """Budgets and candidates as the original counts them (max_iters leaves out the evaluations that fill a history)."""
+    if args.stop_mode not in ("rel", "abs"):
+        raise ValueError(f"unknown stop_mode {args.stop_mode!r}: 'rel' and 'abs' are known")
+    relative = args.stop_mode == "rel"
+    stop = {
+        "criterion": "relative" if relative else "absolute",
+        "tol": args.rel_diff_target if relative else args.abs_diff_target,
+    }
+    if args.solver == "anderson":
+        return AndersonConfig(
+            max_evals=args.max_iters + 2,
+            min_evals=3,
+            m=args.anderson_m,
+            lam=args.anderson_lam,
+            ridge="absolute",
+            beta=args.anderson_beta,
+            **stop,
+        )
+    if args.solver == "broyden":
+        return BroydenConfig(max_evals=args.max_iters + 1, min_evals=2, memory=args.max_iters + 1, **stop)
+    if args.solver == "fpi":
+        return FixedPointConfig(max_evals=args.max_iters, **stop)
+    raise ValueError(f"unknown solver {args.solver!r}: 'anderson', 'fpi' and 'broyden' are known")
+
+
+def _rename(path: Path, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    renamed, extra = {}, []
+    for name, tensor in weights.items():
+        bare = name.removeprefix("module.")
+        for pattern, replacement in ORIGINAL_NAMES:
+            if match := pattern.fullmatch(bare):
+                renamed[match.expand(replacement)] = tensor
+                break
+        else:
+            extra.append(name)
+    if extra:
+        warnings.warn(f"{path}: left out unknown weights {', '.join(extra)}", stacklevel=4)
+    return renamed
+
+
+def _check_weights(path: Path, weights: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
+    missing = sorted(expected.keys() - weights.keys())
+    if missing:
+        raise CheckpointError(f"{path}: {len(missing)} weights are missing, the first: {missing[0]}")
+    for name in sorted(weights.keys() - expected.keys()):
+        raise CheckpointError(f"{path}: weight {name} has no place in the network that the file describes")
+    for name, tensor in weights.items():
+        if tensor.shape != expected[name].shape:
+            raise CheckpointError(
+                f"{path}: weight {name} is {tuple(tensor.shape)}, the network needs {tuple(expected[name].shape)}"
+            )
+        if not torch.isfinite(tensor).all():
+            raise CheckpointError(f"{path}: weight {name} holds values that are not finite")
