@@ -1,0 +1,93 @@
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from datasets.wflw import ATTRIBUTES, NUM_LANDMARKS, SPLITS
+
+# Flags of the six synthetic faces in the order of ATTRIBUTES; every subset has a face and two faces share subsets.
+FACE_FLAGS = np.array(
+    [
+        [0, 0, 0, 0, 0, 0],
+        [1, 0, 0, 0, 1, 0],
+        [0, 1, 0, 0, 0, 0],
+        [0, 0, 1, 0, 0, 1],
+        [0, 0, 1, 1, 0, 1],
+        [0, 0, 0, 0, 1, 0],
+    ]
+)
+
+
+def make_face(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """A 256 x 256 RGB image of random squares and (98, 2) landmarks in [0, 1] of it, the eye corners well apart."""
+    generator = np.random.default_rng(seed)
+    image = generator.integers(0, 256, (8, 8, 3), dtype=np.uint8).repeat(32, axis=0).repeat(32, axis=1)
+    landmarks = generator.uniform(0.1, 0.9, (NUM_LANDMARKS, 2))
+    landmarks[60], landmarks[72] = (0.3, 0.4), (0.7, 0.4)
+    return image, landmarks
+
+
+def write_image(path: Path, rgb: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), rgb[..., ::-1])
+
+
+def to_text(numbers: np.ndarray) -> str:
+    return " ".join(f"{number:.10g}" for number in np.ravel(numbers))
+
+
+@pytest.fixture
+def write_precropped_split() -> Callable[[Path, str, Sequence[tuple[str, np.ndarray, np.ndarray]]], None]:
+    """Writes one split of the pre-cropped layout from (image name, RGB image, landmarks in [0, 1])."""
+
+    def write(root: Path, split: str, faces: Sequence[tuple[str, np.ndarray, np.ndarray]]) -> None:
+        for name, image, _ in faces:
+            write_image(root / split / name, image)
+        lines = [f"{name} {to_text(landmarks)}\n" for name, _, landmarks in faces]
+        (root / f"{split}.txt").write_text("".join(lines))
+
+    return write
+
+
+@pytest.fixture
+def precropped_wflw(tmp_path: Path, write_precropped_split: Callable[..., None]) -> Path:
+    """Six faces in the pre-cropped layout, in all seven splits and `train`, under another file name in each."""
+    root = tmp_path / "precropped"
+    for split, members in {**_members(), "train": range(6)}.items():
+        faces = [(f"{split}_{position}.png", *make_face(seed)) for position, seed in enumerate(members)]
+        write_precropped_split(root, split, faces)
+    return root
+
+
+@pytest.fixture
+def raw_wflw(tmp_path: Path) -> Path:
+    """The same six faces in the raw layout, as `test` and `train`, in images of 320 x 300 pixels at (40, 30)."""
+    root = tmp_path / "raw"
+    lines = []
+    for seed, flags in enumerate(FACE_FLAGS):
+        image, landmarks = make_face(seed)
+        canvas = np.full((300, 320, 3), 128, np.uint8)
+        canvas[30:286, 40:296] = image
+        name = f"{seed % 2}--Event/face_{seed}.png"
+        write_image(root / "WFLW_images" / name, canvas)
+        numbers = np.concatenate([(256 * landmarks + (40, 30)).ravel(), (60, 50, 270, 260), flags])
+        lines.append(f"{to_text(numbers)} {name}\n")
+    folder = root / "WFLW_annotations" / "list_98pt_rect_attr_train_test"
+    folder.mkdir(parents=True)
+    for split in ("test", "train"):
+        (folder / f"list_98pt_rect_attr_{split}.txt").write_text("".join(lines))
+    return root
+
+
+@pytest.fixture
+def wflw_members() -> dict[str, list[int]]:
+    """For each of the seven splits the seeds of its synthetic faces."""
+    return _members()
+
+
+def _members() -> dict[str, list[int]]:
+    subsets = {split: np.flatnonzero(FACE_FLAGS[:, column]) for column, split in enumerate(SPLITS[1:])}
+    assert len(subsets) == len(ATTRIBUTES)
+    return {"test": list(range(len(FACE_FLAGS))), **{split: seeds.tolist() for split, seeds in subsets.items()}}

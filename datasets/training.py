@@ -1,0 +1,311 @@
+"""Training faces: augmented samples that depend on (seed, epoch, position) alone, and sampling by head pose.
+
+Any number of workers or processes, and a run that was resumed in the middle of an epoch, see the same samples.
+"""
+
+import csv
+import math
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import Dataset, Sampler
+
+from datasets.augmentation import Augmentation
+from datasets.errors import DatasetError
+from datasets.images import to_network_input
+from datasets.wflw import Face, read_faces
+
+LABEL_QUALITY_FILE = "label_quality.tsv"
+DISAGREEMENT_COLUMN = "teacher_disagreement_pct_interocular"
+_NOSE_TIP, _LEFT_CONTOUR, _RIGHT_CONTOUR = 54, 4, 28
+
+
+class Draw(NamedTuple):
+    """One sample of an epoch, as a sampler asks for it.
+
+    Attributes:
+        index: Face in the dataset.
+        epoch: Epoch, from 0.
+        position: Place of the sample in the epoch over all processes; with the seed and the epoch it fixes the
+            augmentation, so a face that comes twice in an epoch is augmented twice.
+    """
+
+    index: int
+    epoch: int
+    position: int
+
+
+class TrainingSample(NamedTuple):
+    """One augmented face; PyTorch's default collation makes a batch of the same type.
+
+    Attributes:
+        image: (3, S, S) float32 RGB, normalised as for ImageNet; (2, 3, S, S) with two views.
+        landmarks: (98, 2) float32 x, y over the crop side; (2, 98, 2) with two views. Slightly outside [0, 1] where the
+            crop cut a landmark off.
+        weight: () float32 weight of the label in (0, 1].
+    """
+
+    image: torch.Tensor
+    landmarks: torch.Tensor
+    weight: torch.Tensor
+
+
+class TrainingFaces(Dataset[TrainingSample]):
+    """Augmented faces of one or several lists.
+
+    Items are asked for by a `Draw` (what `PoseSampler` yields) or by an index, which is that face in epoch 0. Images
+    are decoded anew for every item: the files are small and the operating system keeps them in memory.
+
+    Args:
+        faces: Labelled faces.
+        augmentation: What is done to them.
+        weights: (N,) weight of each label in (0, 1], or None for 1.
+        seed: Seed of every random draw.
+        views: 1, or 2 for the two nearby views of `Augmentation.pair`, which a warm start can go between.
+
+    Raises:
+        DatasetError: No faces, another number of weights or views, or a negative seed; on access, an image that does
+            not decode or a face that cannot be cropped.
+    """
+
+    def __init__(
+        self,
+        faces: Sequence[Face],
+        augmentation: Augmentation,
+        weights: np.ndarray | None = None,
+        seed: int = 0,
+        views: int = 1,
+    ) -> None:
+        if not faces:
+            raise DatasetError("no faces to train on; name at least one list that has some")
+        if weights is not None and len(weights) != len(faces):
+            raise DatasetError(f"{len(weights)} label weights for {len(faces)} faces; give one for each")
+        if seed < 0:
+            raise DatasetError(f"seed {seed}: must not be negative")
+        if views not in (1, 2):
+            raise DatasetError(f"{views} views of a face; choose 1 or 2")
+        self.faces = tuple(faces)
+        self.augmentation = augmentation
+        self.weights = np.ones(len(faces), np.float32) if weights is None else np.asarray(weights, np.float32)
+        self.seed = seed
+        self.views = views
+
+    @property
+    def landmarks(self) -> np.ndarray:
+        """(N, 98, 2) landmarks of the faces in pixels of their images."""
+        return np.stack([face.landmarks for face in self.faces])
+
+    def __len__(self) -> int:
+        return len(self.faces)
+
+    def __getitem__(self, key: Draw | int) -> TrainingSample:
+        if isinstance(key, Draw):
+            draw = key
+        else:
+            index = range(len(self.faces))[key]
+            draw = Draw(index, epoch=0, position=index)
+        face = self.faces[draw.index]
+        image = face.read_image()
+        generator = np.random.default_rng((self.seed, draw.epoch, draw.position))
+        try:
+            crop, landmarks = self._augment(image, face.landmarks, generator)
+        except ValueError as error:
+            raise DatasetError(f"{face.image_path}: {error}; correct or remove its label") from error
+        weight = torch.tensor(self.weights[draw.index])
+        return TrainingSample(to_network_input(crop), torch.from_numpy(landmarks), weight)
+
+    def _augment(
+        self, image: np.ndarray, landmarks: np.ndarray, generator: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        if self.views == 1:
+            return self.augmentation(image, landmarks, generator)
+        first, second = self.augmentation.pair(image, landmarks, generator)
+        return np.stack([first[0], second[0]]), np.stack([first[1], second[1]])
+
+
+class PoseSampler(Sampler[Draw]):
+    """Weighted sampling with replacement, the same for any number of processes and after a resume.
+
+    Systematic sampling: a face with weight w comes floor or ceil of n w / sum(w) times among the n samples of an epoch,
+    so no epoch misses or repeats faces by bad luck. The order is shuffled, and process r of W takes the positions r,
+    r + W, ...; where W does not divide n, the first samples are repeated at the end with new augmentation.
+
+    Args:
+        weights: (N,) sampling weight of each face, not negative.
+        samples_per_epoch: n, over all processes.
+        seed: Seed of every draw.
+        rank: This process, from 0.
+        world_size: Number of processes.
+
+    Raises:
+        DatasetError: Weights that cannot be sampled from, no samples, a negative seed, or a rank outside the processes.
+    """
+
+    def __init__(
+        self, weights: np.ndarray, samples_per_epoch: int, seed: int = 0, rank: int = 0, world_size: int = 1
+    ) -> None:
+        weights = np.asarray(weights, dtype=np.float64)
+        if weights.ndim != 1 or not np.isfinite(weights).all() or (weights < 0).any() or not weights.sum() > 0:
+            raise DatasetError("sampling weights must be finite, not negative and not all zero, one for each face")
+        if samples_per_epoch < 1:
+            raise DatasetError(f"samples_per_epoch = {samples_per_epoch}: must be at least 1")
+        if seed < 0:
+            raise DatasetError(f"seed {seed}: must not be negative")
+        if not 0 <= rank < world_size:
+            raise DatasetError(f"rank {rank} of {world_size} processes: must lie in 0 to world_size - 1")
+        self.weights = weights
+        self.samples_per_epoch = samples_per_epoch
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self.epoch = 0
+        self.start = 0
+
+    def set_epoch(self, epoch: int, start: int = 0) -> None:
+        """Choose the epoch that the next iteration draws.
+
+        Args:
+            epoch: Epoch, from 0.
+            start: Samples of that epoch, over all processes, that a run has seen before it stopped.
+
+        Raises:
+            DatasetError: A negative epoch, or a start outside the epoch or between two rounds of the processes.
+        """
+        if epoch < 0:
+            raise DatasetError(f"epoch {epoch}: must not be negative")
+        if not 0 <= start <= self._padded_samples or start % self.world_size:
+            raise DatasetError(
+                f"start {start}: must be a multiple of the {self.world_size} processes up to {self._padded_samples}"
+            )
+        self.epoch = epoch
+        self.start = start
+
+    @property
+    def _padded_samples(self) -> int:
+        return math.ceil(self.samples_per_epoch / self.world_size) * self.world_size
+
+    def __len__(self) -> int:
+        return (self._padded_samples - self.start) // self.world_size
+
+    def __iter__(self) -> Iterator[Draw]:
+        generator = np.random.default_rng((self.seed, self.epoch))
+        cumulative = np.cumsum(self.weights)
+        points = (np.arange(self.samples_per_epoch) + generator.random()) / self.samples_per_epoch
+        faces = np.searchsorted(cumulative / cumulative[-1], points, side="right")
+        order = generator.permutation(faces).tolist()
+        for position in range(self.start + self.rank, self._padded_samples, self.world_size):
+            yield Draw(order[position % self.samples_per_epoch], self.epoch, position)
+
+
+def read_training_lists(sources: Sequence[tuple[str | Path, str]]) -> tuple[list[Face], np.ndarray]:
+    """Read several lists of faces and the quality of their labels.
+
+    The quality stands in `label_quality.tsv` in the root of a dataset: tab-separated, with a header and the columns
+    `image` and `teacher_disagreement_pct_interocular`. Without that file, or for a face that it does not name, the
+    weight is 1.
+
+    Args:
+        sources: (root, split) of each list, of either layout of WFLW.
+
+    Returns:
+        The faces of all lists in order, and their (N,) float32 label weights (`label_weight`).
+
+    Raises:
+        DatasetError: No list, or one that cannot be read, or a quality file of another form.
+    """
+    if not sources:
+        raise DatasetError("no list of faces; name at least one dataset folder and split")
+    faces: list[Face] = []
+    weights: list[float] = []
+    for root, split in sources:
+        listed = read_faces(root, split)
+        disagreement = _read_disagreement(Path(root) / LABEL_QUALITY_FILE)
+        faces += listed
+        weights += [label_weight(disagreement.get(face.name, 0.0)) for face in listed]
+    return faces, np.array(weights, np.float32)
+
+
+def label_weight(disagreement: float, trusted: float = 2.0) -> float:
+    """Weight of a pseudo label by how much the networks that made it disagree: min(1, trusted / disagreement).
+
+    The disagreement estimates the scale of the label's error, and the likelihood of a Laplace error weighs a distance
+    with the inverse of its scale. Labels up to `trusted` count alike: there the network's own error dominates.
+
+    Args:
+        disagreement: Percent of the distance of the outer eye corners, not negative.
+        trusted: Disagreement below which a label has full weight.
+    """
+    return min(1.0, trusted / disagreement) if disagreement > 0 else 1.0
+
+
+def profile_measure(landmarks: np.ndarray) -> np.ndarray:
+    """How far faces are turned to the side: |a - b| / (a + b).
+
+    a and b are the distances of the nose tip (landmark 54) to the contour on either side (landmarks 4 and 28). 0 is
+    frontal, above 0.7 a near profile.
+
+    Args:
+        landmarks: (N, 98, 2) in any unit.
+
+    Returns:
+        (N,) in [0, 1].
+    """
+    nose = landmarks[:, _NOSE_TIP]
+    left = np.linalg.norm(landmarks[:, _LEFT_CONTOUR] - nose, axis=-1)
+    right = np.linalg.norm(landmarks[:, _RIGHT_CONTOUR] - nose, axis=-1)
+    return np.abs(left - right) / np.maximum(left + right, np.finfo(np.float64).tiny)
+
+
+def pose_weights(landmarks: np.ndarray, boost: float = 10.0) -> np.ndarray:
+    """Sampling weights that raise the rare turned faces: 1 + (boost - 1) min(1, m / 0.7)^3, m the `profile_measure`.
+
+    A frontal face has weight 1 and a near profile `boost`.
+
+    Args:
+        landmarks: (N, 98, 2) in any unit.
+        boost: Weight of a near profile, at least 1; 1 samples all faces alike.
+
+    Returns:
+        (N,) float64.
+
+    Raises:
+        DatasetError: A boost below 1.
+    """
+    if not boost >= 1:
+        raise DatasetError(f"pose boost {boost}: must be at least 1")
+    return 1 + (boost - 1) * np.minimum(1, profile_measure(landmarks) / 0.7) ** 3
+
+
+def initialise_worker(worker_id: int) -> None:
+    """`worker_init_fn` of a `DataLoader`: one thread for OpenCV, as PyTorch gives itself in a worker."""
+    cv2.setNumThreads(0)
+
+
+def _read_disagreement(path: Path) -> dict[str, float]:
+    """Disagreement of the labels of each image by name; empty where there is no file."""
+    if not path.exists():
+        return {}
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DatasetError(f"{path}: cannot be read as text ({error}); get the file again or remove it") from error
+    rows = csv.DictReader(text.splitlines(), delimiter="\t")
+    if missing := {"image", DISAGREEMENT_COLUMN} - set(rows.fieldnames or ()):
+        raise DatasetError(f"{path}, line 1: no column {', '.join(sorted(missing))}; get the file again or remove it")
+    disagreement = {}
+    for row in rows:
+        try:
+            value = float(row[DISAGREEMENT_COLUMN] or "")
+        except ValueError:
+            value = math.nan
+        if not 0 <= value < math.inf:
+            raise DatasetError(
+                f"{path}, line {rows.line_num}: {DISAGREEMENT_COLUMN} is {row[DISAGREEMENT_COLUMN]!r}; "
+                "correct it to a number of at least 0"
+            )
+        disagreement[row["image"]] = value
+    return disagreement

@@ -1,0 +1,126 @@
+import numpy as np
+import pytest
+
+from utils.geometry import box_to_crop, crop_image, landmark_box, transform_points
+
+
+def test_landmark_box_is_tight():
+    assert landmark_box([[3, 8], [1, 9], [2, 5]]).tolist() == [1, 5, 3, 9]
+
+
+def test_landmark_box_of_a_video_is_a_box_a_frame():
+    points = np.random.default_rng(0).normal(size=(4, 98, 2))
+    boxes = landmark_box(points)
+    assert boxes.shape == (4, 4)
+    assert np.array_equal(boxes[2], landmark_box(points[2]))
+
+
+@pytest.mark.parametrize("shape", [(2,), (98, 3), (0, 2)])
+def test_landmark_box_refuses_what_is_not_points(shape):
+    with pytest.raises(ValueError, match=r"\(\.\.\., K, 2\)"):
+        landmark_box(np.zeros(shape))
+
+
+def test_box_to_crop_by_hand():
+    # w = 101, h = 51, centre (10 + 50, 20 + 25), side 1.2 * 100 = 120.
+    zoom = 256 / 120
+    expected = [[zoom, 0, 128 - zoom * 60], [0, zoom, 128 - zoom * 45]]
+    np.testing.assert_allclose(box_to_crop([10, 20, 110, 70]), expected, rtol=1e-12)
+
+
+def test_box_to_crop_centre_of_an_even_extent_is_rounded_down():
+    # w = 4, h = 3: centre (0 + 4 // 2, 0 + 3 // 2) = (2, 1).
+    matrix = box_to_crop([0, 0, 3, 2])
+    np.testing.assert_allclose(transform_points([2, 1], matrix), [128, 128])
+
+
+def test_box_to_crop_rounds_the_corners_first():
+    assert np.array_equal(box_to_crop([10.5, 20.49, 110.5, 69.5]), box_to_crop([11, 20, 111, 70]))
+
+
+def test_box_to_crop_truncates_towards_zero_left_of_the_frame():
+    # Corners (-1, -2) and (30, 30): w = 32, h = 33, centre (-1 + 16, -2 + 16), side 1.2 * 32.
+    matrix = box_to_crop([-1.6, -2.5, 30, 30])
+    np.testing.assert_allclose(transform_points([15, 14], matrix), [128, 128])
+    assert matrix[0, 0] == pytest.approx(256 / 38.4)
+
+
+def test_box_to_crop_of_another_size_scales_with_it():
+    box = [10, 20, 110, 70]
+    np.testing.assert_allclose(box_to_crop(box, size=128), box_to_crop(box, size=256) / 2, rtol=1e-12)
+
+
+def test_box_to_crop_scale_is_the_share_that_the_box_fills():
+    matrix = box_to_crop([0, 0, 100, 100], size=200, scale=2.0)
+    assert matrix[0, 0] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("box", [(5, 5, 5, 9), (5, 5, 9, 5), (9, 5, 5, 9), (5.1, 5.1, 5.3, 5.3)])
+def test_box_without_area_is_an_error(box):
+    with pytest.raises(ValueError, match="no area"):
+        box_to_crop(box)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_box_that_is_not_finite_is_an_error(value):
+    with pytest.raises(ValueError, match="not finite"):
+        box_to_crop([0, 0, value, 10])
+
+
+def test_box_of_five_numbers_is_an_error():
+    with pytest.raises(ValueError, match="four numbers"):
+        box_to_crop([0, 0, 10, 10, 0.9])
+
+
+@pytest.mark.parametrize("options", [{"size": 0}, {"scale": -1.0}])
+def test_crop_size_and_scale_must_be_positive(options):
+    with pytest.raises(ValueError, match="positive"):
+        box_to_crop([0, 0, 10, 10], **options)
+
+
+def test_transform_points_by_hand():
+    matrix = [[0, -2, 5], [2, 0, 7]]
+    assert transform_points([[1, 3], [0, 0]], matrix).tolist() == [[-1, 9], [5, 7]]
+
+
+def test_inverse_transform_undoes_the_transform():
+    generator = np.random.default_rng(0)
+    points, matrix = generator.normal(size=(3, 98, 2)), generator.normal(size=(2, 3))
+    back = transform_points(transform_points(points, matrix), matrix, inverse=True)
+    np.testing.assert_allclose(back, points, atol=1e-9)
+
+
+def test_inverse_of_a_singular_matrix_is_an_error():
+    with pytest.raises(ValueError, match="singular"):
+        transform_points([[1, 2]], [[1, 2, 0], [2, 4, 0]], inverse=True)
+
+
+def test_transform_points_refuses_other_shapes():
+    with pytest.raises(ValueError, match="points must have shape"):
+        transform_points(np.zeros((98, 3)), np.eye(2, 3))
+    with pytest.raises(ValueError, match="affine matrix must have shape"):
+        transform_points(np.zeros((98, 2)), np.eye(3))
+
+
+def test_crop_image_puts_the_pixel_where_the_matrix_puts_its_point():
+    image = np.zeros((80, 100, 3), np.uint8)
+    image[45, 60] = (255, 100, 50)
+    matrix = box_to_crop([50, 35, 69, 54], size=24, scale=24 / 19)
+    column, row = transform_points([60, 45], matrix).round().astype(int)
+    crop = crop_image(image, matrix, size=24)
+    assert crop.shape == (24, 24, 3)
+    assert crop[row, column].tolist() == [255, 100, 50]
+    assert np.count_nonzero(crop.any(axis=-1)) == 1
+
+
+def test_crop_image_is_bilinear():
+    image = np.array([[0, 100, 200]] * 3, np.uint8)
+    crop = crop_image(image, np.array([[1.0, 0, 0.5], [0, 1.0, 0]]), size=3)
+    assert crop[:, 1:].tolist() == [[50, 150]] * 3
+
+
+def test_crop_image_is_black_outside_the_image():
+    crop = crop_image(np.full((10, 10, 3), 200, np.uint8), np.array([[1.0, 0, 5], [0, 1.0, 0]]), size=20)
+    assert (crop[:10, 5:15] == 200).all()
+    assert not crop[:, :4].any()
+    assert not crop[11:].any()

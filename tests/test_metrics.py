@@ -1,0 +1,184 @@
+import numpy as np
+import pytest
+
+from utils.metrics import area_under_curve, error_curve, failure_rate, nme, video_nme, video_nmj
+
+K = 98
+
+
+def random_landmarks(count: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).uniform(0, 1, (count, K, 2))
+
+
+def square_landmarks(frames: int, side: float) -> np.ndarray:
+    """Landmarks on the diagonal of a square, the same in every frame."""
+    diagonal = np.linspace(0, side, K)
+    return np.tile(np.stack([diagonal, diagonal], axis=-1), (frames, 1, 1))
+
+
+def test_nme_by_hand():
+    true = np.zeros((2, K, 2))
+    true[:, 60], true[:, 72] = (0, 0), (4, 3)
+    predicted = true.copy()
+    predicted[0, 10] += (3, 4)
+    predicted[1] += (0, 1)
+    np.testing.assert_allclose(nme(predicted, true), [5 / K / 5, 1 / 5], rtol=1e-12)
+
+
+def test_nme_is_normalised_by_the_true_eye_corners_only():
+    true = np.zeros((1, K, 2))
+    true[:, 72] = (10, 0)
+    predicted = true.copy()
+    predicted[:, 72] = (20, 0)
+    assert nme(predicted, true)[0] == pytest.approx(10 / K / 10)
+
+
+def test_nme_is_invariant_to_scale_and_shift():
+    predicted, true = random_landmarks(3, seed=1), random_landmarks(3, seed=2)
+    np.testing.assert_allclose(nme(256 * predicted + 7, 256 * true + 7), nme(predicted, true), rtol=1e-9)
+
+
+def test_nme_of_a_face_does_not_depend_on_the_others():
+    predicted, true = random_landmarks(3, seed=1), random_landmarks(3, seed=2)
+    assert nme(predicted, true)[1] == nme(predicted[1:2], true[1:2])[0]
+
+
+@pytest.mark.parametrize("metric", [nme, video_nme, video_nmj])
+def test_landmark_metrics_refuse_different_shapes(metric):
+    with pytest.raises(ValueError, match="differ in shape"):
+        metric(random_landmarks(3), random_landmarks(4))
+
+
+@pytest.mark.parametrize("metric", [nme, video_nme, video_nmj])
+def test_landmark_metrics_refuse_a_missing_axis(metric):
+    with pytest.raises(ValueError, match=r"predicted landmarks must have shape \(N, K, 2\)"):
+        metric(random_landmarks(3)[0], random_landmarks(3))
+
+
+@pytest.mark.parametrize("metric", [nme, video_nme, video_nmj])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_landmark_metrics_name_the_face_that_is_not_finite(metric, value):
+    predicted = random_landmarks(3)
+    predicted[1, 5, 0] = value
+    with pytest.raises(ValueError, match="predicted landmarks are not finite at index 1"):
+        metric(predicted, random_landmarks(3))
+    with pytest.raises(ValueError, match="true landmarks are not finite at index 1"):
+        metric(random_landmarks(3), predicted)
+
+
+def test_nme_refuses_coinciding_eye_corners():
+    true = random_landmarks(2)
+    true[1, 60] = true[1, 72]
+    with pytest.raises(ValueError, match="corners coincide at index 1"):
+        nme(true, true)
+
+
+def test_nme_refuses_fewer_landmarks_than_the_eye_corners_need():
+    with pytest.raises(ValueError, match="got 68 landmarks"):
+        nme(np.zeros((1, 68, 2)), np.zeros((1, 68, 2)))
+
+
+def test_failure_rate_counts_errors_above_the_threshold_only():
+    assert failure_rate([0.05, 0.10, 0.11, 0.5]) == 0.5
+    assert failure_rate([0.05, 0.10, 0.11, 0.5], threshold=0.2) == 0.25
+
+
+def test_error_curve_counts_errors_up_to_and_including_x():
+    errors, shares = error_curve([0.01, 0.02, 0.02, 0.5], threshold=0.04, step=0.01)
+    np.testing.assert_allclose(errors, [0, 0.01, 0.02, 0.03, 0.04], atol=1e-15)
+    assert shares.tolist() == [0, 0.25, 0.75, 0.75, 0.75]
+
+
+def test_error_curve_has_1001_points_by_default():
+    errors, shares = error_curve([0.03])
+    assert errors.shape == shares.shape == (1001,)
+    assert errors[-1] == 0.10
+
+
+def test_area_under_curve_by_hand():
+    # Simpson on the shares 0, 1/4, 3/4, 3/4, 3/4: (0 + 4/4 + 2 * 3/4 + 4 * 3/4 + 3/4) / 3 steps of 4.
+    assert area_under_curve([0.01, 0.02, 0.02, 0.5], threshold=0.04, step=0.01) == pytest.approx(6.25 / 12)
+
+
+def test_area_under_curve_is_one_without_error_and_zero_beyond_the_threshold():
+    assert area_under_curve([0.0, 0.0]) == pytest.approx(1)
+    assert area_under_curve([0.2, 0.3]) == 0
+
+
+def test_area_under_curve_is_the_mean_of_what_the_errors_leave_of_the_threshold():
+    errors = np.random.default_rng(0).uniform(0, 0.2, 200)
+    assert area_under_curve(errors) == pytest.approx(np.mean(np.clip(1 - errors / 0.1, 0, 1)), abs=1e-3)
+
+
+@pytest.mark.parametrize("metric", [failure_rate, area_under_curve, error_curve])
+def test_metrics_over_faces_refuse_no_faces_nan_and_other_shapes(metric):
+    with pytest.raises(ValueError, match="at least one face"):
+        metric([])
+    with pytest.raises(ValueError, match="at least one face"):
+        metric([[0.1, 0.2]])
+    with pytest.raises(ValueError, match="error 1 is NaN"):
+        metric([0.1, np.nan])
+    with pytest.raises(ValueError, match="threshold must be positive"):
+        metric([0.1], threshold=0)
+
+
+@pytest.mark.parametrize("step", [0, -1e-4, 0.03, 0.3, np.nan])
+def test_error_curve_refuses_a_step_that_does_not_divide_the_threshold(step):
+    with pytest.raises(ValueError, match="step must be positive and divide"):
+        error_curve([0.1], threshold=0.1, step=step)
+
+
+def test_video_nme_is_the_mean_over_frames_in_percent():
+    predicted, true = random_landmarks(4, seed=1), random_landmarks(4, seed=2)
+    assert video_nme(predicted, true) == pytest.approx(100 * nme(predicted, true).mean())
+
+
+def test_video_nme_refuses_a_video_without_a_frame():
+    with pytest.raises(ValueError, match="at least one frame"):
+        video_nme(np.zeros((0, K, 2)), np.zeros((0, K, 2)))
+
+
+def test_video_nmj_by_hand():
+    # Face of 512 x 512: s = 2. The error vectors change by (3, 4) and back: jitter 100 * 5 / 2 in both steps.
+    true = square_landmarks(frames=3, side=512)
+    predicted = true.copy()
+    predicted[1] += (3, 4)
+    assert video_nmj(predicted, true) == pytest.approx(250)
+
+
+def test_video_nmj_is_a_root_mean_square_over_points_and_frames():
+    # One of K points jumps by 1 px once, so of 2 * K jitters one is 100 and its squares' mean is 100^2 / (2 * K).
+    true = square_landmarks(frames=3, side=256)
+    predicted = true.copy()
+    predicted[2, 7] += (1, 0)
+    assert video_nmj(predicted, true) == pytest.approx(100 / np.sqrt(2 * K))
+
+
+def test_video_nmj_is_normalised_by_the_later_frame():
+    true = square_landmarks(frames=2, side=256)
+    true[1] *= 2
+    predicted = true.copy()
+    predicted[1] += (1, 0)
+    assert video_nmj(predicted, true) == pytest.approx(50)
+
+
+def test_video_nmj_of_a_constant_offset_is_zero():
+    true = 300 * random_landmarks(5)
+    assert video_nmj(true + np.array([2, -1]), true) == pytest.approx(0, abs=1e-9)
+
+
+def test_video_nmj_is_invariant_to_scale():
+    predicted, true = random_landmarks(5, seed=1), random_landmarks(5, seed=2)
+    assert video_nmj(300 * predicted, 300 * true) == pytest.approx(video_nmj(predicted, true))
+
+
+def test_video_nmj_needs_two_frames():
+    with pytest.raises(ValueError, match="at least two frames, got 1"):
+        video_nmj(random_landmarks(1), random_landmarks(1))
+
+
+def test_video_nmj_names_the_frame_whose_landmarks_enclose_no_area():
+    true = random_landmarks(3)
+    true[2, :, 1] = 0.5
+    with pytest.raises(ValueError, match="frame 2 enclose no area"):
+        video_nmj(true, true)

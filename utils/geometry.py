@@ -1,0 +1,101 @@
+"""Boxes, crops and the affine maps between frame pixels and crop pixels."""
+
+import cv2
+import numpy as np
+from numpy.typing import ArrayLike
+
+
+def landmark_box(points: ArrayLike) -> np.ndarray:
+    """Tight box around landmarks.
+
+    Args:
+        points: (..., K, 2) x, y.
+
+    Returns:
+        (..., 4) float64 x1, y1, x2, y2 in the unit of the points.
+
+    Raises:
+        ValueError: If the shape is not (..., K, 2) with K > 0.
+    """
+    points = np.asarray(points, dtype=np.float64)
+    if points.ndim < 2 or points.shape[-1] != 2 or points.shape[-2] == 0:
+        raise ValueError(f"landmarks must have shape (..., K, 2) with K > 0, got {points.shape}")
+    return np.concatenate([points.min(axis=-2), points.max(axis=-2)], axis=-1)
+
+
+def box_to_crop(box: ArrayLike, size: int = 256, scale: float = 1.2) -> np.ndarray:
+    """Affine matrix that cuts an upright square around a box, as for the frames of WFLW-V.
+
+    The corners are rounded first (x + 0.5, truncated towards zero) and everything follows from the rounded ones: with
+    w = x2 - x1 + 1 and h = y2 - y1 + 1, the centre (x1 + w // 2, y1 + h // 2) goes to (size / 2, size / 2), and the
+    square has the side scale * max(x2 - x1, y2 - y1).
+
+    Args:
+        box: (4,) x1, y1, x2, y2 in frame pixels.
+        size: Side of the crop in pixels.
+        scale: Side of the square over the longer side of the box.
+
+    Returns:
+        (2, 3) float64 matrix from frame pixels to crop pixels.
+
+    Raises:
+        ValueError: If the box is not four finite numbers or its rounded corners enclose no area, or if size or scale
+            is not positive.
+    """
+    box = np.asarray(box, dtype=np.float64)
+    if box.shape != (4,):
+        raise ValueError(f"a box is the four numbers x1 y1 x2 y2, got shape {box.shape}")
+    if not np.isfinite(box).all():
+        raise ValueError(f"box {box.tolist()} is not finite")
+    if size <= 0 or scale <= 0:
+        raise ValueError(f"crop size and scale must be positive, got {size} and {scale}")
+    x1, y1, x2, y2 = np.trunc(box + 0.5)
+    if x2 <= x1 or y2 <= y1:
+        raise ValueError(f"box {box.tolist()} has no area: x2 must exceed x1 and y2 exceed y1 by a pixel")
+    centre = np.array([x1 + (x2 - x1 + 1) // 2, y1 + (y2 - y1 + 1) // 2])
+    zoom = size / (scale * max(x2 - x1, y2 - y1))
+    return np.column_stack([zoom * np.eye(2), size / 2 - zoom * centre])
+
+
+def transform_points(points: ArrayLike, matrix: ArrayLike, inverse: bool = False) -> np.ndarray:
+    """Apply an affine matrix, or its inverse, to points.
+
+    Args:
+        points: (..., 2) x, y.
+        matrix: (2, 3) affine matrix.
+        inverse: Whether to go back from the target of the matrix to its source.
+
+    Returns:
+        (..., 2) float64 points.
+
+    Raises:
+        ValueError: On another shape, or if the inverse of a singular matrix is asked for.
+    """
+    points, matrix = np.asarray(points, dtype=np.float64), np.asarray(matrix, dtype=np.float64)
+    if points.ndim == 0 or points.shape[-1] != 2:
+        raise ValueError(f"points must have shape (..., 2), got {points.shape}")
+    if matrix.shape != (2, 3):
+        raise ValueError(f"an affine matrix must have shape (2, 3), got {matrix.shape}")
+    linear, shift = matrix[:, :2], matrix[:, 2]
+    if not inverse:
+        return points @ linear.T + shift
+    try:
+        return (points - shift) @ np.linalg.inv(linear).T
+    except np.linalg.LinAlgError:
+        raise ValueError(f"affine matrix {matrix.tolist()} is singular and has no inverse") from None
+
+
+def crop_image(image: np.ndarray, matrix: np.ndarray, size: int = 256) -> np.ndarray:
+    """Cut a square out of an image, bilinear, black where the image ends.
+
+    Args:
+        image: (H, W) or (H, W, C).
+        matrix: (2, 3) matrix from image pixels to crop pixels, for example of `box_to_crop`.
+        size: Side of the crop in pixels.
+
+    Returns:
+        (size, size) or (size, size, C) crop of the same dtype.
+    """
+    return cv2.warpAffine(
+        image, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=0
+    )

@@ -1,0 +1,170 @@
+"""Metrics of landmark detection on stills (NME, FR, AUC) and in video (NME, NMJ), pure functions on numpy arrays.
+
+NME, FR and AUC as used with WFLW (Wu et al., CVPR 2018); the temporal measure follows Micaelli et al. (CVPR 2023),
+where it is called NMF.
+"""
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy.integrate import simpson
+
+from utils.geometry import landmark_box
+
+OUTER_EYE_CORNERS = (60, 72)
+"""Landmarks of the 98-point WFLW scheme whose distance normalises the error."""
+
+
+def _check_landmarks(predicted: ArrayLike, true: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Both as float64 arrays of one shape (N, K, 2) without NaN or infinity, else ValueError."""
+    predicted, true = np.asarray(predicted, dtype=np.float64), np.asarray(true, dtype=np.float64)
+    for name, points in (("predicted", predicted), ("true", true)):
+        if points.ndim != 3 or points.shape[-1] != 2 or points.shape[1] == 0:
+            raise ValueError(f"{name} landmarks must have shape (N, K, 2), got {points.shape}")
+    if predicted.shape != true.shape:
+        raise ValueError(f"predicted landmarks {predicted.shape} and true landmarks {true.shape} differ in shape")
+    for name, points in (("predicted", predicted), ("true", true)):
+        finite = np.isfinite(points).all(axis=(1, 2))
+        if not finite.all():
+            raise ValueError(f"{name} landmarks are not finite at index {np.flatnonzero(~finite)[0]}")
+    return predicted, true
+
+
+def _check_nmes(nmes: ArrayLike, threshold: float) -> np.ndarray:
+    """The errors as a float64 vector that is neither empty nor holds NaN, else ValueError."""
+    nmes = np.asarray(nmes, dtype=np.float64)
+    if nmes.ndim != 1 or nmes.size == 0:
+        raise ValueError(f"errors must be a vector with at least one face, got shape {nmes.shape}")
+    if np.isnan(nmes).any():
+        raise ValueError(f"error {np.flatnonzero(np.isnan(nmes))[0]} is NaN")
+    if not threshold > 0:
+        raise ValueError(f"threshold must be positive, got {threshold}")
+    return nmes
+
+
+def nme(predicted: ArrayLike, true: ArrayLike) -> np.ndarray:
+    """Normalised mean error: mean distance of the landmarks over the distance of the true outer eye corners.
+
+    Args:
+        predicted: (N, K, 2) landmarks, K at least 73 (the 98-point WFLW scheme).
+        true: (N, K, 2) true landmarks in the same unit.
+
+    Returns:
+        (N,) errors as fractions (0.04 is 4 %).
+
+    Raises:
+        ValueError: On other shapes, values that are not finite, or outer eye corners that coincide.
+    """
+    predicted, true = _check_landmarks(predicted, true)
+    first, second = OUTER_EYE_CORNERS
+    if true.shape[1] <= second:
+        raise ValueError(
+            f"NME needs landmarks {first} and {second}, the outer eye corners; got {true.shape[1]} landmarks"
+        )
+    eye_distance = np.linalg.norm(true[:, first] - true[:, second], axis=-1)
+    if not eye_distance.all():
+        raise ValueError(f"the true outer eye corners coincide at index {np.flatnonzero(eye_distance == 0)[0]}")
+    return np.linalg.norm(predicted - true, axis=-1).mean(axis=-1) / eye_distance
+
+
+def failure_rate(nmes: ArrayLike, threshold: float = 0.10) -> float:
+    """Share of faces whose error exceeds the threshold.
+
+    Args:
+        nmes: (N,) errors as fractions.
+        threshold: Error above which a face counts as a failure.
+
+    Returns:
+        Share in [0, 1].
+
+    Raises:
+        ValueError: On an empty vector, NaN, or a threshold that is not positive.
+    """
+    return float(np.mean(_check_nmes(nmes, threshold) > threshold))
+
+
+def error_curve(nmes: ArrayLike, threshold: float = 0.10, step: float = 1e-4) -> tuple[np.ndarray, np.ndarray]:
+    """Cumulative error curve: share of faces with an error of at most x, for x = 0, step, .., threshold.
+
+    Args:
+        nmes: (N,) errors as fractions.
+        threshold: End of the curve.
+        step: Distance of its points; divides the threshold.
+
+    Returns:
+        The errors x and the shares in [0, 1], both of length threshold / step + 1.
+
+    Raises:
+        ValueError: On an empty vector, NaN, a threshold that is not positive, or a step that does not divide it.
+    """
+    nmes = _check_nmes(nmes, threshold)
+    intervals = round(threshold / step) if step > 0 else 0
+    if intervals < 1 or not np.isclose(intervals * step, threshold):
+        raise ValueError(f"step must be positive and divide the threshold {threshold}, got {step}")
+    errors = np.linspace(0, threshold, intervals + 1)
+    shares = np.searchsorted(np.sort(nmes), errors, side="right") / nmes.size
+    return errors, shares
+
+
+def area_under_curve(nmes: ArrayLike, threshold: float = 0.10, step: float = 1e-4) -> float:
+    """Area under the cumulative error curve by Simpson's rule, over the threshold.
+
+    Args:
+        nmes: (N,) errors as fractions.
+        threshold: End of the curve.
+        step: Distance of the points of the curve.
+
+    Returns:
+        Area in [0, 1]; 1 means no error at all.
+
+    Raises:
+        ValueError: As `error_curve`.
+    """
+    errors, shares = error_curve(nmes, threshold, step)
+    return float(simpson(shares, x=errors) / threshold)
+
+
+def video_nme(predicted: ArrayLike, true: ArrayLike) -> float:
+    """Mean over the frames of a video of the normalised mean error.
+
+    Args:
+        predicted: (T, K, 2) landmarks.
+        true: (T, K, 2) true landmarks in the same unit.
+
+    Returns:
+        NME in percent.
+
+    Raises:
+        ValueError: As `nme`, or without a frame.
+    """
+    errors = nme(predicted, true)
+    if errors.size == 0:
+        raise ValueError("NME of a video needs at least one frame")
+    return float(100 * errors.mean())
+
+
+def video_nmj(predicted: ArrayLike, true: ArrayLike) -> float:
+    """Normalised mean jitter: how much the error vectors change from frame to frame.
+
+    With delta_t = true_t - predicted_t, the jitter of a point is 100 * |delta_{t-1} - delta_t| / s_t, where s_t =
+    sqrt(width * height) / 256 of the tight box around the true landmarks of frame t. The result is its root mean square
+    over points and frames.
+
+    Args:
+        predicted: (T, K, 2) landmarks in frame pixels.
+        true: (T, K, 2) true landmarks in frame pixels.
+
+    Returns:
+        NMJ in hundredths of a pixel of a face of 256 x 256 pixels.
+
+    Raises:
+        ValueError: On fewer than two frames, other shapes, values that are not finite, or true landmarks on a line.
+    """
+    predicted, true = _check_landmarks(predicted, true)
+    if len(true) < 2:
+        raise ValueError(f"NMJ needs at least two frames, got {len(true)}")
+    boxes = landmark_box(true[1:])
+    face_size = np.sqrt(np.prod(boxes[:, 2:] - boxes[:, :2], axis=-1)) / 256
+    if not face_size.all():
+        raise ValueError(f"the true landmarks of frame {np.flatnonzero(face_size == 0)[0] + 1} enclose no area")
+    jitter = 100 * np.linalg.norm(np.diff(true - predicted, axis=0), axis=-1) / face_size[:, None]
+    return float(np.sqrt(np.mean(jitter**2)))
