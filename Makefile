@@ -1,0 +1,32 @@
+# make benchmark   the WFLW benchmark on the weights and the sample faces that ship
+# make test        lint and tests
+# Both create the environment in .venv first, where it is missing or older than the requirements.
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: benchmark test clean
+
+benchmark: .venv/.installed
+	$(BIN)/python test_LDEQ_WFLW.py
+
+test: .venv/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: Python 3.11 or newer is needed; name one: make PYTHON=python3.12 ..."; exit 2; }
+	$(PYTHON) -m venv .venv
+
+.venv/.installed: requirements.txt | .venv/bin/python
+	$(BIN)/python -m pip install -r requirements.txt
+	touch $@
+
+.venv/.installed-dev: requirements-dev.txt .venv/.installed
+	$(BIN)/python -m pip install -r requirements-dev.txt
+	touch $@
+
+clean:
+	rm -rf .venv .pytest_cache .ruff_cache results
