@@ -1,0 +1,103 @@
+"""Options of training, on the command line and in the run folder, and the two presets."""
+
+import argparse
+from dataclasses import Field, dataclass, field, fields, replace
+from typing import Any, Literal, get_args, get_origin
+
+from models.deq import GradientRule
+
+
+def option(default: Any, text: str) -> Any:
+    """A field whose help text the command line shows."""
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """Everything that decides the outcome of a run, beside the network's own configuration.
+
+    Raises:
+        ValueError: an option is out of range; the message names it.
+    """
+
+    splits: tuple[str, ...] = option(("train",), "lists of faces to train on")
+    validation_split: str = option("test", "list of faces to validate on")
+    epochs: int = option(60, "epochs of --samples_per_epoch")
+    samples_per_epoch: int = option(7500, "faces drawn per epoch, with replacement")
+    batch_size: int = option(32, "faces per step, over all processes")
+    learning_rate: float = option(1e-3, "peak of the schedule: linear warm-up, then cosine to zero")
+    warm_up: float = option(0.03, "share of the steps spent on warm-up")
+    weight_decay: float = option(0.05, "of AdamW, on weights of more than one dimension")
+    clip_norm: float = option(1.0, "largest norm of the gradient")
+    ema_decay: float = option(0.999, "of the exponential moving average of the weights, which is what is saved")
+    uncertainty_weight: float = option(0.5, "share of the likelihood in the loss, beside the distance; in [0, 1]")
+    pose_boost: float = option(10.0, "how much more often a near profile is drawn than a frontal face; 1: all alike")
+    gradient: GradientRule = option("jfb", "how the fixed point is differentiated")
+    phantom_steps: int = option(1, "tracked evaluations of jfb")
+    max_depth: int = option(4, "jfb: 0 to this many untracked evaluations before the tracked one")
+    warm_start_probability: float = option(0.3, "share of the steps that start near the fixed point, as RwR does")
+    warm_start_jitter: float = option(0.04, "standard deviation of the affine change of such a start, in half crops")
+    jacobian_weight: float = option(0.0, "weight of the Jacobian penalty")
+    seed: int = option(0, "of weights, sampling, augmentation and depths")
+
+    def __post_init__(self) -> None:
+        positive = (
+            "epochs",
+            "samples_per_epoch",
+            "batch_size",
+            "learning_rate",
+            "clip_norm",
+            "phantom_steps",
+        )
+        for name in positive:
+            if getattr(self, name) <= 0:
+                raise ValueError(f"--{name} must be positive, not {getattr(self, name)}")
+        for name in ("warm_up", "ema_decay", "uncertainty_weight", "warm_start_probability"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"--{name} must be in [0, 1], not {getattr(self, name)}")
+        for name in ("weight_decay", "max_depth", "warm_start_jitter", "jacobian_weight"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"--{name} must not be negative, not {getattr(self, name)}")
+        if self.pose_boost < 1:
+            raise ValueError(f"--pose_boost must be at least 1, not {self.pose_boost}")
+        if self.samples_per_epoch < self.batch_size:
+            raise ValueError(f"--samples_per_epoch must be at least --batch_size {self.batch_size}")
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole batches in an epoch."""
+        return self.samples_per_epoch // self.batch_size
+
+
+PRESETS: dict[str, TrainingConfig] = {
+    "mini": TrainingConfig(),
+    "paper": TrainingConfig(epochs=120, samples_per_epoch=7500, batch_size=32, learning_rate=1e-3, max_depth=8),
+}
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """One command-line option per field of `TrainingConfig`; the preset gives those that are not named."""
+    group = parser.add_argument_group("training (defaults: the preset's)")
+    for item in fields(TrainingConfig):
+        group.add_argument(f"--{item.name}", default=None, help=item.metadata["help"], **_kind(item))
+
+
+def _kind(item: Field) -> dict[str, Any]:
+    if get_origin(item.type) is tuple:
+        return {"nargs": "+", "metavar": "SPLIT"}
+    if get_origin(item.type) is Literal:
+        return {"choices": get_args(item.type)}
+    return {"type": item.type, "metavar": item.type.__name__.upper()}
+
+
+def from_options(args: argparse.Namespace) -> TrainingConfig:
+    """The preset, changed by what the command line names.
+
+    Raises:
+        ValueError: an option is out of range.
+    """
+    named = {item.name: getattr(args, item.name) for item in fields(TrainingConfig)}
+    changes = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in named.items() if value is not None
+    }
+    return replace(PRESETS[args.preset], **changes)

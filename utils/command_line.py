@@ -1,0 +1,59 @@
+"""What the scripts share on the command line: their own types of option, and how they end on bad input."""
+
+import argparse
+import sys
+from collections.abc import Callable
+
+from torch import distributed
+
+from utils.distributed import is_first_report
+
+
+def positive_integer(text: str) -> int:
+    """An argparse type: an integer of at least 1."""
+    return _integer_from(text, 1)
+
+
+def non_negative_integer(text: str) -> int:
+    """An argparse type: an integer of at least 0."""
+    return _integer_from(text, 0)
+
+
+def _integer_from(text: str, lowest: int) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = None
+    if value is None or value < lowest:
+        raise argparse.ArgumentTypeError(f"must be an integer of at least {lowest}, not {text!r}")
+    return value
+
+
+def run(command: Callable[[], None]) -> int:
+    """Run a script, for `sys.exit`.
+
+    Args:
+        command: The script. It reports bad input by ValueError, of which every error class of this project is one.
+
+    Returns:
+        Exit status: 0, or 2 after one line on stderr for bad input; under torchrun one line from all processes.
+    """
+    try:
+        command()
+    except ValueError as error:
+        if is_first_report():
+            print(f"error: {error_text(error)}", file=sys.stderr)
+        return 2
+    finally:
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
+    return 0
+
+
+def error_text(error: Exception) -> str:
+    """The message of an error in one line, freed from the traceback that a worker of a DataLoader wraps it in."""
+    lines = str(error).splitlines()
+    name = type(error).__name__
+    if len(lines) > 1 and lines[0].startswith(f"Caught {name} in "):
+        return lines[-1].partition(f"{name}: ")[2]
+    return " ".join(lines)
