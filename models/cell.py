@@ -1,5 +1,8 @@
 """The landmark head: an hourglass that maps heatmaps and the injection to new heatmaps, z -> f(z, x)."""
 
+from collections.abc import Sequence
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -7,8 +10,6 @@ from torch.nn import functional as F
 from models.blocks import ConvBlock, NormFactory
 from models.config import LDEQConfig
 from models.heatmaps import normalise_heatmaps
-
-LEVELS = 4
 
 
 class HourglassDown(nn.Module):
@@ -42,14 +43,14 @@ class HourglassUp(nn.Module):
 
 
 class Hourglass(nn.Module):
-    """Four levels of widths w, w + increment, ..., w + 4 * increment."""
+    """Four levels; `widths` are those of the five resolutions, from full resolution down."""
 
-    def __init__(self, width: int, increment: int, norm: NormFactory):
+    def __init__(self, widths: Sequence[int], norm: NormFactory):
         super().__init__()
-        widths = [width + level * increment for level in range(LEVELS + 1)]
-        self.down = nn.ModuleList(HourglassDown(widths[i], widths[i + 1], norm) for i in range(LEVELS))
+        steps = list(pairwise(widths))
+        self.down = nn.ModuleList(HourglassDown(width, next_width, norm) for width, next_width in steps)
         self.bottleneck = ConvBlock(widths[-1], widths[-1], 3, norm)
-        self.up = nn.ModuleList(HourglassUp(widths[i + 1], widths[i], norm) for i in reversed(range(LEVELS)))
+        self.up = nn.ModuleList(HourglassUp(next_width, width, norm) for width, next_width in reversed(steps))
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, width, H, W) -> (B, width, H, W), H and W divisible by 16."""
@@ -76,7 +77,7 @@ class Cell(nn.Module):
         self.normalisation = config.normalisation
         self.beta = config.effective_beta
         self.fuse = ConvBlock(config.state_channels + config.injection_channels, config.cell_width, 1, norm)
-        self.hourglass = Hourglass(config.cell_width, config.cell_width_increment, norm)
+        self.hourglass = Hourglass(config.cell_widths, norm)
         self.head = nn.Conv2d(config.cell_width, config.state_channels, 1)
 
     def embed(self, injection: Tensor) -> Tensor:

@@ -7,7 +7,6 @@ Ours is a safetensors file whose metadata hold the configuration as JSON. The or
 import argparse
 import json
 import os
-import pickle
 import re
 import warnings
 from pathlib import Path
@@ -16,6 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.serialization import safe_globals
 
 from models.config import LDEQConfig
 from models.deq import GradientConfig
@@ -101,10 +101,11 @@ def load_checkpoint(path: str | os.PathLike[str], device: str | torch.device = "
         CheckpointError: the file is missing, truncated, foreign, or does not fit together; nothing is loaded half.
     """
     path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such checkpoint file")
-    with path.open("rb") as file:
-        head = file.read(9)
+    try:
+        with path.open("rb") as file:
+            head = file.read(9)
+    except OSError as error:
+        raise CheckpointError(f"{path}: the checkpoint cannot be read ({error.strerror})") from error
     # A safetensors file is the length of its header in 8 bytes, then the header, which is JSON.
     config, weights = _read_own(path) if head[8:9] == b"{" else _read_original(path)
     model = LDEQ(config)
@@ -122,6 +123,7 @@ def save_checkpoint(model: LDEQ, path: str | os.PathLike[str], dtype: torch.dtyp
         dtype: of the stored floating-point weights, for example torch.float16 for half the size; None keeps theirs.
 
     Raises:
+        ValueError: a weight is not finite, or overflows `dtype`.
         OSError: the file cannot be written.
     """
     path = Path(path)
@@ -129,13 +131,17 @@ def save_checkpoint(model: LDEQ, path: str | os.PathLike[str], dtype: torch.dtyp
         name: (tensor.to(dtype) if dtype and tensor.is_floating_point() else tensor).contiguous().cpu()
         for name, tensor in model.state_dict().items()
     }
+    for name, tensor in weights.items():
+        if not torch.isfinite(tensor).all():
+            raise ValueError(f"{path}: not written, because weight {name} holds values that are not finite")
     aside = path.with_name(path.name + ".part")
     try:
         save_file(weights, aside, metadata={"format": "pt", CONFIG_KEY: json.dumps(model.config.to_dict())})
         aside.replace(path)
     except (OSError, SafetensorError) as error:
-        aside.unlink(missing_ok=True)
         raise OSError(f"{path}: the checkpoint could not be written ({error})") from error
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def _read_own(path: Path) -> tuple[LDEQConfig, dict[str, Tensor]]:
@@ -161,13 +167,14 @@ def _at_least_single(tensor: Tensor) -> Tensor:
 
 def _read_original(path: Path) -> tuple[LDEQConfig, dict[str, Tensor]]:
     try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        reason = next((line for line in str(error).splitlines() if "GLOBAL" in line), "not a pickle of weights")
-        raise CheckpointError(f"{path}: refused, or no checkpoint at all ({reason.strip()})") from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
-        raise CheckpointError(f"{path}: truncated or not a checkpoint ({str(error).splitlines()[0]})") from error
+        # An open file, because torch.load would judge a path by its name.
+        with path.open("rb") as file, warnings.catch_warnings(), safe_globals([argparse.Namespace]):
+            warnings.simplefilter("ignore")
+            content = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # on foreign bytes the unpickler raises nearly anything
+        foreign = re.search(r"GLOBAL (\S+) was not an allowed global", str(error))
+        problem = f"refused, because it names {foreign[1]}" if foreign else "truncated, or no checkpoint at all"
+        raise CheckpointError(f"{path}: {problem}; expected our own format or the original release's") from error
     if not isinstance(content, dict) or not {"args", "state_dict"} <= content.keys():
         raise CheckpointError(f"{path}: not a checkpoint of the original release, which holds 'args' and 'state_dict'")
     args, weights = content["args"], content["state_dict"]

@@ -13,7 +13,8 @@ Backbone = Literal["stem", "hrnet_w18", "hrnet_w18_small", "hrnet_mini"]
 
 # Two stride-2 convolutions in the backbone, then four poolings in the hourglass.
 HEATMAP_STRIDE = 4
-SIZE_MULTIPLE = HEATMAP_STRIDE * 16
+HOURGLASS_LEVELS = 4
+SIZE_MULTIPLE = HEATMAP_STRIDE * 2**HOURGLASS_LEVELS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,9 +66,22 @@ class LDEQConfig:
         for name, known in (("backbone", Backbone), ("normalisation", Normalisation), ("mode", Mode)):
             if getattr(self, name) not in get_args(known):
                 raise ValueError(f"{name} must be one of {', '.join(get_args(known))}, not {getattr(self, name)!r}")
-        for name in ("landmarks", "injection_channels", "cell_width", "cell_groups", "explicit_depth"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name, least in (
+            ("landmarks", 1),
+            ("latent_channels", 0),
+            ("injection_channels", 4),  # the stem starts with a quarter of them
+            ("cell_width", 1),
+            ("cell_width_increment", 0),
+            ("cell_groups", 1),
+            ("explicit_depth", 1),
+        ):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}")
+        if not self.batch_norm_cell and any(width % self.cell_groups for width in self.cell_widths):
+            widths = ", ".join(map(str, self.cell_widths))
+            raise ValueError(f"cell_groups must divide every width of the cell, {widths}; {self.cell_groups} does not")
+        if self.normalisation != "linear" and not 0 < self.effective_beta < math.inf:
+            raise ValueError(f"softargmax_beta must give a positive, finite factor, not {self.effective_beta}")
         if self.image_size < SIZE_MULTIPLE or self.image_size % SIZE_MULTIPLE:
             raise ValueError(f"image_size must be a multiple of {SIZE_MULTIPLE}, not {self.image_size}")
 
@@ -80,6 +94,11 @@ class LDEQConfig:
     def state_channels(self) -> int:
         """Z, channels of the state."""
         return self.landmarks + self.latent_channels
+
+    @property
+    def cell_widths(self) -> tuple[int, ...]:
+        """Widths of the hourglass, from full resolution down."""
+        return tuple(self.cell_width + level * self.cell_width_increment for level in range(HOURGLASS_LEVELS + 1))
 
     @property
     def effective_beta(self) -> float:
@@ -97,18 +116,27 @@ class LDEQConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "LDEQConfig":
-        """Read what `to_dict` wrote.
+        """Read what `to_dict` wrote; an absent option has its default, so that files outlive new options.
 
         Raises:
-            ValueError: an unknown option, or one out of range.
+            ValueError: an unknown option, or one out of range; the message names it.
         """
-        known = [item.name for item in fields(cls)]
-        for name in values:
-            if name not in known:
-                raise ValueError(f"unknown option {name!r} of the network")
-        gradient = dict(values["gradient"])
-        gradient["backward_solver"] = solver_config(**gradient["backward_solver"])
-        return cls(**{**values, "solver": solver_config(**values["solver"]), "gradient": GradientConfig(**gradient)})
+        values = dict(values)
+        if "solver" in values:
+            values["solver"] = solver_config(**values["solver"])
+        if "gradient" in values:
+            gradient = dict(values["gradient"])
+            if "backward_solver" in gradient:
+                gradient["backward_solver"] = solver_config(**gradient["backward_solver"])
+            values["gradient"] = _from_options(GradientConfig, gradient, "the gradient")
+        return _from_options(cls, values, "the network")
+
+
+def _from_options(kind: type, options: dict[str, Any], owner: str) -> Any:
+    unknown = options.keys() - {item.name for item in fields(kind)}
+    if unknown:
+        raise ValueError(f"unknown options of {owner}: {', '.join(sorted(unknown))}")
+    return kind(**options)
 
 
 def _solver_dict(solver: SolverConfig) -> dict[str, Any]:
@@ -128,7 +156,8 @@ PRESETS: dict[str, LDEQConfig] = {
         cell_width=32,
         cell_width_increment=8,
     ),
-    "paper": LDEQConfig(),
+    # HRNet-W18 instead of the original's stem, and a cell that brings the whole to the paper's 22 M parameters.
+    "paper": LDEQConfig(cell_width=192, cell_width_increment=24),
 }
 
 

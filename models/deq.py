@@ -5,6 +5,7 @@ from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from solvers import AndersonConfig, Solution, SolverConfig, solve
 from solvers.contract import Map
@@ -96,6 +97,7 @@ class _ImplicitCotangent(torch.autograd.Function):
         return image.view_as(image)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, cotangent: Tensor) -> tuple[Tensor, None, None]:
         image, z = ctx.saved_tensors
 

@@ -29,7 +29,7 @@ class LDEQOutput:
             field of this name mixes units; nothing in the evaluation uses it.
         heatmaps: (B, K, H, W) as they enter the soft-argmax, H = W = S/4.
         z_star: (B, Z, H, W) the final state, detached, ready to be the next frame's z0.
-        solution: of the solver; None in explicit mode.
+        solution: of the solver; None where there is none, in explicit mode and for gradients by the "unroll" rule.
     """
 
     keypoints: Tensor
@@ -50,19 +50,37 @@ class LDEQ(nn.Module):
 
     def with_solver(self, solver: SolverConfig) -> "LDEQ":
         """The same network, sharing its weights, with another solver."""
-        return self._with_config(replace(self.config, solver=solver))
-
-    def _with_config(self, config: LDEQConfig) -> "LDEQ":
         other = copy.copy(self)
-        other.config = config
+        other.config = replace(self.config, solver=solver)
         return other
 
-    def initial_state(self, injection: Tensor) -> Tensor:
-        """Zeros (B, Z, H, W) on the device and in the memory format of the injection (B, C, H, W)."""
-        channels_last = not injection.is_contiguous() and injection.is_contiguous(memory_format=torch.channels_last)
-        shape = (injection.shape[0], self.config.state_channels, *injection.shape[2:])
-        zeros = injection.new_zeros(shape, dtype=torch.promote_types(injection.dtype, torch.float32))
+    def embed(self, images: Tensor) -> Tensor:
+        """All that is computed once per image: (B, 3, S, S) -> (B, cell width, S/4, S/4), for `Cell.forward`.
+
+        Raises:
+            ValueError: the images have another shape.
+        """
+        size = self.config.image_size
+        if images.dim() != 4 or images.shape[1:] != (3, size, size):
+            raise ValueError(f"images must be (B, 3, {size}, {size}), not {tuple(images.shape)}")
+        return self.cell.embed(self.backbone(images))
+
+    def initial_state(self, embedded: Tensor) -> Tensor:
+        """Zeros (B, Z, H, W), float32, on the device and in the memory format of `embed`'s value."""
+        channels_last = not embedded.is_contiguous() and embedded.is_contiguous(memory_format=torch.channels_last)
+        shape = (embedded.shape[0], self.config.state_channels, *embedded.shape[2:])
+        zeros = embedded.new_zeros(shape, dtype=torch.promote_types(embedded.dtype, torch.float32))
         return zeros.contiguous(memory_format=torch.channels_last) if channels_last else zeros
+
+    def _cell_is_trained(self) -> bool:
+        return any(parameter.requires_grad for parameter in self.cell.parameters())
+
+    def read_out(self, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Keypoints, uncertainty and heatmaps of a state (B, Z, H, W), see `LDEQOutput`."""
+        heatmaps = state[:, : self.config.landmarks]
+        if self.config.normalisation == "none":
+            heatmaps = exponential_heatmaps(heatmaps, self.config.effective_beta)
+        return *soft_argmax(heatmaps), heatmaps
 
     def forward(self, images: Tensor, z0: Tensor | None = None) -> LDEQOutput:
         """Landmarks of a batch of face crops.
@@ -74,16 +92,12 @@ class LDEQ(nn.Module):
         Raises:
             ValueError: a shape is not as above.
         """
-        size = self.config.image_size
-        if images.dim() != 4 or images.shape[1:] != (3, size, size):
-            raise ValueError(f"images must be (B, 3, {size}, {size}), not {tuple(images.shape)}")
-        injection = self.backbone(images)
-        start = self.initial_state(injection)
+        embedded = self.embed(images)
+        start = self.initial_state(embedded)
         if z0 is not None:
             if z0.shape != start.shape:
                 raise ValueError(f"z0 must be {tuple(start.shape)}, not {tuple(z0.shape)}")
             start.copy_(z0)
-        embedded = self.cell.embed(injection)
 
         def f(z: Tensor) -> Tensor:
             return self.cell(z, embedded)
@@ -97,13 +111,23 @@ class LDEQ(nn.Module):
                 self.config.solver,
                 self.config.gradient,
                 self.config.final_evaluation,
-                track=torch.is_grad_enabled() and embedded.requires_grad,
+                track=torch.is_grad_enabled() and (embedded.requires_grad or self._cell_is_trained()),
             )
-        heatmaps = state[:, : self.config.landmarks]
-        if self.config.normalisation == "none":
-            heatmaps = exponential_heatmaps(heatmaps, self.config.effective_beta)
-        keypoints, uncertainty = soft_argmax(heatmaps)
+        keypoints, uncertainty, heatmaps = self.read_out(state)
         return LDEQOutput(keypoints, uncertainty, heatmaps, state.detach(), solution)
+
+
+class OneEvaluation(nn.Module):
+    """Backbone and one evaluation of the cell, in tensors alone, as torchinfo needs it."""
+
+    def __init__(self, model: LDEQ):
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, S, S) -> (B, Z, S/4, S/4)."""
+        embedded = self.model.embed(images)
+        return self.model.cell(self.model.initial_state(embedded), embedded)
 
 
 def main() -> None:
@@ -116,7 +140,7 @@ def main() -> None:
     args = parser.parse_args()
     config = PRESETS[args.preset]
     shape = (1, 3, config.image_size, config.image_size)
-    summary(LDEQ(config), shape, depth=4, col_names=("output_size", "num_params", "mult_adds"))
+    summary(OneEvaluation(LDEQ(config)), shape, depth=4, col_names=("output_size", "num_params", "mult_adds"))
 
 
 if __name__ == "__main__":

@@ -47,8 +47,8 @@ def low_rank_product(left: Tensor, right: Tensor, vector: Tensor) -> Tensor:
     Returns:
         (B, N).
     """
-    coefficients = torch.bmm(right, vector.unsqueeze(2))
-    return torch.bmm(left.transpose(1, 2), coefficients).squeeze(2) - vector
+    coefficients = torch.bmm(vector.unsqueeze(1), right.transpose(1, 2))
+    return torch.baddbmm(vector.unsqueeze(1), coefficients, left, beta=-1).squeeze(1)
 
 
 class BroydenMethod:
@@ -79,11 +79,14 @@ class BroydenMethod:
     def _add_term(self, step: Tensor, change: Tensor) -> None:
         """Good Broyden by Sherman-Morrison: v^T = step^T B, u = (step - B change) / (v^T change)."""
         used = min(self.terms, self.capacity)
+        slot = self.terms % self.capacity
+        if self.terms >= self.capacity:
+            # Dropped before the update, so that what is kept still maps `change` to `step` (the secant condition).
+            self.u[:, slot] = 0
         u, v = self.u[:, :used], self.v[:, :used]
         new_v = low_rank_product(v, u, step)
         new_u = (step - low_rank_product(u, v, change)) / (new_v * change).sum(dim=1, keepdim=True)
-        slot = self.terms % self.capacity
         # A degenerate update (no change of g) is left out instead of spoiling every later step.
-        self.u[:, slot] = torch.where(torch.isfinite(new_u), new_u, 0)
-        self.v[:, slot] = torch.where(torch.isfinite(new_v), new_v, 0)
+        torch.nan_to_num(new_u, nan=0, posinf=0, neginf=0, out=self.u[:, slot])
+        torch.nan_to_num(new_v, nan=0, posinf=0, neginf=0, out=self.v[:, slot])
         self.terms += 1

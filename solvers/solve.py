@@ -50,32 +50,32 @@ class LastImage:
 
 
 class BestIterate:
-    """Chooses the iterate of lowest measure, and keeps its image."""
+    """Chooses the iterate of lowest measure, and keeps its image; the last finite value of f where there is none."""
 
-    def __init__(self, z0: Tensor, config: SolverConfig):
-        self.z = z0
+    def __init__(self, z0: Tensor):
+        self.iterate = z0
         self.f_z = z0
         self.residual = z0.new_full((z0.shape[0],), torch.nan)
         self.measure = z0.new_full((z0.shape[0],), torch.inf)
-        # With the sample rule every running sample with a finite residual has a candidate once candidates are taken.
-        self.may_lack_candidate = config.stop_rule == "batch"
+
+    @property
+    def z(self) -> Tensor:
+        """The chosen iterate, (B, N)."""
+        return torch.where(self.measure.isposinf().unsqueeze(1), self.f_z, self.iterate)
 
     def offer(
         self, z: Tensor, f_z: Tensor, residual: Tensor, measure: Tensor, running: Tensor, candidate: bool
     ) -> None:
-        """Take z where it is better than all before; until there is a candidate, the last finite f(z) stands in."""
+        """Take z where it is better than all before, and the finite f(z) of a sample that has no candidate yet."""
         undecided = running & self.measure.isposinf()
-        better = running & (measure < self.measure)
-        if not candidate or self.may_lack_candidate:
-            stand_in = (undecided & residual.isfinite()).unsqueeze(1)
-            self.z = torch.where(stand_in, f_z, self.z)
-            self.f_z = torch.where(stand_in, f_z, self.f_z)
-            self.residual = torch.where(undecided, residual, self.residual)
+        known = undecided & residual.isfinite()
         if candidate:
-            self.z = torch.where(better.unsqueeze(1), z, self.z)
-            self.f_z = torch.where(better.unsqueeze(1), f_z, self.f_z)
-            self.residual = torch.where(better | undecided, residual, self.residual)
+            better = running & (measure < self.measure)
+            known = known | better
+            self.iterate = torch.where(better.unsqueeze(1), z, self.iterate)
             self.measure = torch.where(better, measure, self.measure)
+        self.f_z = torch.where(known.unsqueeze(1), f_z, self.f_z)
+        self.residual = torch.where(known | undecided, residual, self.residual)
 
 
 def residual_norm(difference: Tensor, f_z: Tensor, relative: bool) -> Tensor:
@@ -83,7 +83,10 @@ def residual_norm(difference: Tensor, f_z: Tensor, relative: bool) -> Tensor:
     absolute = torch.linalg.vector_norm(difference, dim=1)
     if not relative:
         return absolute
-    return absolute / (torch.linalg.vector_norm(f_z, dim=1) + torch.finfo(f_z.dtype).tiny)
+    precision = torch.finfo(f_z.dtype)
+    # A constant floor would depend on the scale of the problem; this one keeps f(z) = 0 finite and is below rounding.
+    floor = precision.eps * absolute + precision.tiny
+    return absolute / (torch.linalg.vector_norm(f_z, dim=1) + floor)
 
 
 @torch.no_grad()
@@ -103,14 +106,14 @@ def solve(f: Map, z0: Tensor, config: SolverConfig) -> Solution:
     Raises:
         ValueError: z0 is not a floating-point batch, or f changes the shape.
     """
-    if not z0.is_floating_point() or z0.dim() < 1 or z0.shape[0] == 0:
+    if not z0.is_floating_point() or z0.dim() < 1 or z0.numel() == 0:
         raise ValueError(f"z0 must be a non-empty floating-point batch, not {z0.dtype} of shape {tuple(z0.shape)}")
     layout = StateLayout(z0)
     dtype = torch.promote_types(z0.dtype, torch.float32)
     z = layout.flatten(z0).to(dtype)
     samples = z.shape[0]
     method = config.start(z)
-    choice = BestIterate(z, config) if method.returns_best else LastImage(z)
+    choice = BestIterate(z) if method.returns_best else LastImage(z)
     running = torch.ones(samples, dtype=torch.bool, device=z.device)
     evals = torch.zeros(samples, dtype=torch.int64, device=z.device)
     status = torch.full_like(evals, Status.BUDGET_SPENT)
