@@ -3,9 +3,10 @@ import math
 from dataclasses import asdict, fields, is_dataclass, replace
 
 import pytest
+import torch
 from small_networks import small_config
 
-from models import LDEQConfig, preset
+from models import LDEQ, LDEQConfig, preset
 from models.config import PRESETS
 from models.deq import GradientConfig
 from solvers import AndersonConfig, BroydenConfig, FixedPointConfig
@@ -149,3 +150,11 @@ def test_the_docstring_describes_every_option(kind):
     for item in fields(kind):
         if item.name not in inherited:
             assert f"\n        {item.name}: " in kind.__doc__, item.name
+
+
+@pytest.mark.parametrize(("name", "least", "most"), [("mini", 0, 4 * 2**20 / 2), ("paper", 21e6, 24e6)])
+def test_a_preset_has_the_size_it_is_known_for(name, least, most):
+    """The mini network in half precision fits into a file of 4 MiB; the paper speaks of about 22 M parameters."""
+    with torch.device("meta"):
+        model = LDEQ(preset(name))
+    assert least < sum(tensor.numel() for tensor in model.state_dict().values()) < most

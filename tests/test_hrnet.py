@@ -90,11 +90,6 @@ def test_projection_is_one_weight_over_all_branches(name: str) -> None:
     assert network.projection.weight.shape == (32, 15 * network.config.width, 1, 1)
 
 
-def test_hrnet_mini_fits_beside_the_cell_in_the_shipped_file() -> None:
-    network = HRNet(HRNET_CONFIGS["hrnet_mini"], out_channels=64)
-    assert sum(parameter.numel() for parameter in network.parameters()) <= 1_300_000
-
-
 def test_exchange_block_lets_every_branch_reach_every_other() -> None:
     torch.manual_seed(0)
     block = ExchangeBlock((4, 8, 16), units=1).eval()
