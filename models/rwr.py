@@ -1,0 +1,199 @@
+"""Recurrence without recurrence (RwR): each frame's solve starts from the fixed point of the frame before.
+
+Faithful RwR gives every frame, the first included, the same few evaluations by plain fixed-point iteration, from zeros
+on the first frame and from z*_{t-1}, carried unchanged, on the others. Where the cell contracts so fast that two
+evaluations reach the fixed point from anywhere, such a start saves evaluations and steadies little. The paper's own form
+is z_t = argmin ||z - z*_{t-1}||^2 subject to f(z) = z (Sec. 3.3); `pull` approximates it by a proximal step, and `carry`
+first moves z*_{t-1} to where the face is now, so that the pull acts against jitter and not against motion.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from models.ldeq import LDEQ, LDEQOutput
+from solvers import FixedPointConfig
+
+Carry = Literal["unchanged", "crop", "face"]
+REWEIGHTINGS = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class RwRConfig:
+    """How the frames of a video are solved one after another.
+
+    Attributes:
+        max_iters: evaluations of the cell per frame, before the final one.
+        final_evaluation: whether one more evaluation gives the landmarks.
+        carry: what happens to z*_{t-1}: "unchanged", as in the original; "crop", it is resampled so that it stays where
+            it was in the frame although the crop has moved; "face", the same, and before the pull it is moved once more,
+            by the similarity that takes the landmarks of the previous frame to those just found.
+        pull: p in [0, 1): the state of the frame is p * carried + (1 - p) * f(z); 0 is faithful RwR.
+
+    Raises:
+        ValueError: an option is out of range.
+    """
+
+    max_iters: int = 1
+    final_evaluation: bool = True
+    carry: Carry = "unchanged"
+    pull: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.max_iters < 1:
+            raise ValueError(f"rwr_max_iters must be at least 1, not {self.max_iters}")
+        if self.carry not in get_args(Carry):
+            raise ValueError(f"rwr_carry must be one of {', '.join(get_args(Carry))}, not {self.carry!r}")
+        if not 0 <= self.pull < 1:
+            raise ValueError(f"rwr_pull must be at least 0 and below 1, not {self.pull}")
+
+
+class RwR:
+    """The states of B streams of face crops that advance side by side, one frame each at a time.
+
+    Args:
+        model: implicit, in evaluation mode.
+        streams: B.
+        config: how a frame is solved from the one before.
+    """
+
+    def __init__(self, model: LDEQ, streams: int, config: RwRConfig | None = None):
+        self.config = config or RwRConfig()
+        self.model = model.with_solver(FixedPointConfig(max_evals=self.config.max_iters, tol=0))
+        self.model.config = replace(self.model.config, final_evaluation=self.config.final_evaluation)
+        self.streams = streams
+        self.state: Tensor | None = None
+        self.keypoints: Tensor | None = None
+        self.matrices: Tensor | None = None
+        self.started: Tensor | None = None
+
+    def reset(self, stream: int) -> None:
+        """Forget what a stream has seen: its next frame is a first frame."""
+        if self.state is not None:
+            self.state[stream] = 0
+            self.started[stream] = False
+
+    @torch.inference_mode()
+    def step(self, images: Tensor, matrices: Tensor) -> LDEQOutput:
+        """Landmarks of the next frame of every stream.
+
+        Args:
+            images: (B, 3, S, S) ImageNet-normalised RGB crops.
+            matrices: (B, 2, 3) float64, from frame pixels to the crop as [0, 1] x [0, 1].
+
+        Returns:
+            The network's output for the B crops; with a pull, keypoints, uncertainty, heatmaps and z_star are those of
+            the state after it.
+        """
+        if self.state is None or self.config.carry == "unchanged":
+            start, previous = self.state, self.keypoints
+        else:
+            moved = change_of_crop(self.matrices, matrices).to(self.state)
+            start, previous = carry_state(self.state, moved), transform_points(self.keypoints, moved)
+        output = self.model(images, start)
+        if start is None:
+            self.started = torch.zeros(self.streams, dtype=torch.bool, device=images.device)
+        elif self.config.pull:
+            output = self._pulled(output, start, previous)
+        self.state, self.keypoints, self.matrices = output.z_star.clone(), output.keypoints, matrices
+        self.started = torch.ones_like(self.started)
+        return output
+
+    def _pulled(self, output: LDEQOutput, carried: Tensor, previous: Tensor) -> LDEQOutput:
+        if self.config.carry == "face":
+            carried = carry_state(carried, fit_similarity(previous, output.keypoints, output.uncertainty))
+        pull = (self.config.pull * self.started.to(carried)).view(-1, 1, 1, 1)
+        state = torch.lerp(output.z_star, carried, pull)
+        keypoints, uncertainty, heatmaps = self.model.read_out(state)
+        return replace(output, keypoints=keypoints, uncertainty=uncertainty, heatmaps=heatmaps, z_star=state)
+
+
+def change_of_crop(before: Tensor, after: Tensor) -> Tensor:
+    """The map from the coordinates of one crop of a frame to those of another.
+
+    Args:
+        before: (B, 2, 3) from frame pixels to the first crop.
+        after: (B, 2, 3) from frame pixels to the second.
+
+    Returns:
+        (B, 2, 3).
+    """
+    linear = after[:, :, :2] @ torch.linalg.inv(before[:, :, :2])
+    return torch.cat([linear, after[:, :, 2:] - linear @ before[:, :, 2:]], dim=2)
+
+
+def transform_points(points: Tensor, matrices: Tensor) -> Tensor:
+    """(B, K, 2) points by (B, 2, 3) affine maps."""
+    return points @ matrices[:, :, :2].transpose(1, 2) + matrices[:, :, 2].unsqueeze(1)
+
+
+def carry_state(state: Tensor, matrices: Tensor) -> Tensor:
+    """Move a state as the landmarks in it move, bilinear, zero where it comes from outside.
+
+    Args:
+        state: (B, Z, H, W), a landmark at column j, row i having the coordinates (j / W, i / H).
+        matrices: (B, 2, 3) from old to new coordinates.
+
+    Returns:
+        (B, Z, H, W).
+    """
+    height, width = state.shape[2:]
+    size = torch.tensor([width, height], dtype=state.dtype, device=state.device)
+    rows, columns = torch.meshgrid(
+        torch.arange(height, dtype=state.dtype, device=state.device),
+        torch.arange(width, dtype=state.dtype, device=state.device),
+        indexing="ij",
+    )
+    targets = torch.stack([columns, rows], dim=2).view(1, -1, 2) / size
+    inverse = torch.linalg.inv(matrices[:, :, :2])
+    sources = (targets - matrices[:, :, 2].unsqueeze(1)) @ inverse.transpose(1, 2)
+    # grid_sample counts from the borders of the outer pixels, the coordinates of landmarks from their centres.
+    grid = 2 * sources + 1 / size - 1
+    return F.grid_sample(state, grid.view(-1, height, width, 2), align_corners=False)
+
+
+def fit_similarity(source: Tensor, target: Tensor, deviation: Tensor) -> Tensor:
+    """The similarity that takes one set of landmarks to another, by reweighted least squares.
+
+    Landmarks weigh 1 / deviation^2, and those that move otherwise than the face does (a blink, the mouth) less: by the
+    weights of a Cauchy distribution whose scale follows from the median.
+
+    Args:
+        source: (B, K, 2).
+        target: (B, K, 2).
+        deviation: (B, K) standard deviation of the target.
+
+    Returns:
+        (B, 2, 3).
+    """
+    precision = deviation.clamp_min(1e-6).square().reciprocal()
+    matrices = weighted_similarity(source, target, precision)
+    for _ in range(REWEIGHTINGS):
+        distance = (transform_points(source, matrices) - target).norm(dim=2) * precision.sqrt()
+        scale = 1.5 * distance.median(dim=1, keepdim=True).values + 1e-6
+        matrices = weighted_similarity(source, target, precision / (1 + (distance / scale).square()))
+    return matrices
+
+
+def weighted_similarity(source: Tensor, target: Tensor, weights: Tensor) -> Tensor:
+    """Rotation, scale and shift of least weighted squared distance (Umeyama, TPAMI 1991, without reflection).
+
+    Args:
+        source: (B, K, 2), not all at one place.
+        target: (B, K, 2).
+        weights: (B, K), positive.
+
+    Returns:
+        (B, 2, 3).
+    """
+    share = (weights / weights.sum(dim=1, keepdim=True)).unsqueeze(2)
+    source_mean, target_mean = (share * source).sum(dim=1), (share * target).sum(dim=1)
+    x, y = (source - source_mean.unsqueeze(1)).unbind(dim=2)
+    u, v = (share * (target - target_mean.unsqueeze(1))).unbind(dim=2)
+    spread = (share.squeeze(2) * (x.square() + y.square())).sum(dim=1)
+    cosine, sine = (x * u + y * v).sum(dim=1) / spread, (x * v - y * u).sum(dim=1) / spread
+    linear = torch.stack([cosine, -sine, sine, cosine], dim=1).view(-1, 2, 2)
+    return torch.cat([linear, target_mean.unsqueeze(2) - linear @ source_mean.unsqueeze(2)], dim=2)
