@@ -54,8 +54,8 @@ BORDER = cv2.BORDER_REFLECT_101
 FRAMES = 60
 FRAME_SIZE = (320, 240)
 FRAMES_PER_SECOND = 25
-# At x264's 18 the noise of the sensor survives; its default of 23 would smooth it away. With its macroblock tree a second
-# run would give other files.
+# At x264's 18 the noise of the sensor survives; its default of 23 would smooth it away. With its macroblock tree, on by
+# default, a second run would give other files.
 ENCODER_OPTIONS = {"crf": "18", "preset": "slow", "mbtree": "0"}
 CAMERA_DISTANCE = 1.5  # in frame heights, as of a webcam
 BOX_JITTER = 0.015  # standard deviation of a box edge over the longer side of the box
