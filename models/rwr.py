@@ -2,8 +2,8 @@
 
 Faithful RwR gives every frame, the first included, the same few evaluations by plain fixed-point iteration, from zeros
 on the first frame and from z*_{t-1}, carried unchanged, on the others. Where the cell contracts so fast that two
-evaluations reach the fixed point from anywhere, such a start saves evaluations and steadies little. The paper's own form
-is z_t = argmin ||z - z*_{t-1}||^2 subject to f(z) = z (Sec. 3.3); `pull` approximates it by a proximal step, and `carry`
+evaluations reach the fixed point from anywhere, such a start saves evaluations and steadies little. The paper's own
+form is z_t = argmin ||z - z*_{t-1}||^2 subject to f(z) = z; `pull` approximates it by a proximal step, and `carry`
 first moves z*_{t-1} to where the face is now, so that the pull acts against jitter and not against motion.
 """
 
@@ -28,9 +28,9 @@ class RwRConfig:
     Attributes:
         max_iters: evaluations of the cell per frame, before the final one.
         final_evaluation: whether one more evaluation gives the landmarks.
-        carry: what happens to z*_{t-1}: "unchanged", as in the original; "crop", it is resampled so that it stays where
-            it was in the frame although the crop has moved; "face", the same, and before the pull it is moved once more,
-            by the similarity that takes the landmarks of the previous frame to those just found.
+        carry: what happens to z*_{t-1}: "unchanged", as in the original; "crop", it is resampled so that it stays
+            where it was in the frame although the crop has moved; "face", the same, and before the pull it is moved
+            once more, by the similarity that takes the landmarks of the previous frame to those just found.
         pull: p in [0, 1): the state of the frame is p * carried + (1 - p) * f(z); 0 is faithful RwR.
 
     Raises:
