@@ -18,7 +18,7 @@ import argparse
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_args
 
@@ -31,8 +31,8 @@ from tqdm import tqdm
 
 from datasets.training import initialise_worker
 from datasets.wflw import NUM_LANDMARKS, RAW_BOXES, SPLITS, WFLWCrops, WFLWTest, load_wflw_test
-from models import LDEQ, CheckpointError, LDEQConfig, LDEQOutput, load_checkpoint
-from models.inference import DEVICES, PRECISIONS, predict, resolve_device
+from models import LDEQ, LDEQConfig, LDEQOutput
+from models.inference import DEVICES, PRECISIONS, load_network, predict, resolve_device
 from solvers import SOLVERS, Status
 from solvers.contract import StopRule
 from utils.command_line import non_negative_integer, positive_integer, run
@@ -97,7 +97,10 @@ def main() -> None:
     process = start_process(resolve_device(args.device))
     if process.rank == 0:
         prepare_output_folder(args.output_folder)
-    model = load_network(args, process.device)
+    options = {name: getattr(args, name) for name in ("max_evals", "tol") if getattr(args, name) is not None}
+    model = load_network(
+        args.landmark_model_weights, process.device, NUM_LANDMARKS, args.stop_rule, args.solver, options
+    )
     data = load_wflw_test(args.dataset_path, args.raw_box)
     crops = WFLWCrops(data.faces, model.config.image_size)
     plan = plan_inference(data, args.batch_size, args.stop_rule)
@@ -167,25 +170,6 @@ def plan_inference(data: WFLWTest, batch_size: int, stop_rule: StopRule) -> Infe
         faces[start : start + batch_size].tolist() for faces in lists for start in range(0, len(faces), batch_size)
     ]
     return InferencePlan(np.concatenate(lists), batches, views)
-
-
-def load_network(args: argparse.Namespace, device: torch.device) -> LDEQ:
-    """The checkpoint's network, with what the command line changes of its solver."""
-    path = args.landmark_model_weights
-    model = load_checkpoint(path, device).to(memory_format=torch.channels_last)
-    if model.config.landmarks != NUM_LANDMARKS:
-        raise CheckpointError(
-            f"{path}: the network has {model.config.landmarks} landmarks, WFLW has {NUM_LANDMARKS}; use another"
-        )
-    options = {name: getattr(args, name) for name in ("max_evals", "tol") if getattr(args, name) is not None}
-    if model.config.mode == "explicit":
-        if args.solver or options:
-            raise CheckpointError(f"{path}: an explicit network has no solver; leave out --solver, --max_evals, --tol")
-        return model
-    solver = model.config.solver
-    if args.solver and type(solver) is not SOLVERS[args.solver]:
-        solver = SOLVERS[args.solver](max_evals=solver.max_evals, tol=solver.tol, criterion=solver.criterion)
-    return model.with_solver(replace(solver, stop_rule=args.stop_rule, **options))
 
 
 def infer(

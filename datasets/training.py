@@ -16,8 +16,8 @@ from torch.utils.data import Dataset, Sampler
 
 from datasets.augmentation import Augmentation
 from datasets.errors import DatasetError
-from datasets.images import to_network_input
 from datasets.wflw import Face, read_faces
+from utils.images import to_network_input
 
 LABEL_QUALITY_FILE = "label_quality.tsv"
 DISAGREEMENT_COLUMN = "teacher_disagreement_pct_interocular"

@@ -24,8 +24,9 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from datasets.errors import DatasetError
-from datasets.images import read_image, resize_image, to_network_input
-from utils.geometry import box_to_crop, crop_image, landmark_box, transform_points
+from datasets.images import read_image
+from utils.geometry import box_to_crop, landmark_box, transform_points
+from utils.images import crop_box, resize_image, to_network_input
 from utils.metrics import OUTER_EYE_CORNERS
 
 NUM_LANDMARKS = 98
@@ -142,11 +143,8 @@ def crop_face(face: Face, size: int = 256) -> tuple[np.ndarray, np.ndarray]:
     """
     image = face.read_image()
     if face.box is not None:
-        # A small crop is made from a large one: bilinear sampling alone would skip pixels of the frame.
-        crop_size = max(size, PRECROPPED_SIZE)
-        matrix = box_to_crop(face.box, crop_size)
-        crop = resize_image(crop_image(image, matrix, crop_size), size)
-        return crop, transform_points(face.landmarks, matrix) / crop_size
+        crop, matrix = crop_box(image, face.box, size)
+        return crop, transform_points(face.landmarks, matrix)
     image, landmarks = pad_to_landmarks(image, face.landmarks)
     return resize_image(image, size), np.clip(landmarks / PRECROPPED_SIZE, 0, 1)
 

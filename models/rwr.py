@@ -7,6 +7,7 @@ form is z_t = argmin ||z - z*_{t-1}||^2 subject to f(z) = z; `pull` approximates
 first moves z*_{t-1} to where the face is now, so that the pull acts against jitter and not against motion.
 """
 
+import math
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -19,19 +20,29 @@ from solvers import FixedPointConfig
 
 Carry = Literal["unchanged", "crop", "face"]
 REWEIGHTINGS = 3
+SMALLEST_DEVIATION = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
 class RwRConfig:
     """How the frames of a video are solved one after another.
 
+    With a pull, the state of a frame is, landmark by landmark, p * carried + (1 - p) * f(z). p is `pull` where the
+    landmark just found agrees with the carried one, and falls as they differ: p = pull / (1 + (d / (r u))^2), with the
+    distance d, the standard deviation u of the heatmap and r of `release`. So sure landmarks that move (a blink) follow
+    at once, and unsure ones stay. Latent channels follow the median landmark.
+
     Attributes:
         max_iters: evaluations of the cell per frame, before the final one.
         final_evaluation: whether one more evaluation gives the landmarks.
         carry: what happens to z*_{t-1}: "unchanged", as in the original; "crop", it is resampled so that it stays
             where it was in the frame although the crop has moved; "face", the same, and before the pull it is moved
-            once more, by the similarity that takes the landmarks of the previous frame to those just found.
-        pull: p in [0, 1): the state of the frame is p * carried + (1 - p) * f(z); 0 is faithful RwR.
+            once more, with the face, by the similarity that takes the landmarks of the previous frame to those found.
+        follow: share of that last motion, in (0, 1]; the rest is taken for jitter of the whole face.
+        pull: p in [0, 1); 0 is faithful RwR.
+        release: r, positive; infinity keeps the pull constant.
+        exact_crop: whether the crops are to follow the boxes in fractions of a pixel, for those who crop: with corners
+            rounded as in WFLW-V, every frame's crop is off by up to a pixel, and the landmarks jitter with it.
 
     Raises:
         ValueError: an option is out of range.
@@ -40,15 +51,30 @@ class RwRConfig:
     max_iters: int = 1
     final_evaluation: bool = True
     carry: Carry = "unchanged"
+    follow: float = 1.0
     pull: float = 0.0
+    release: float = math.inf
+    exact_crop: bool = False
 
     def __post_init__(self) -> None:
         if self.max_iters < 1:
-            raise ValueError(f"rwr_max_iters must be at least 1, not {self.max_iters}")
+            raise ValueError(f"max_iters of RwR must be at least 1, not {self.max_iters}")
         if self.carry not in get_args(Carry):
-            raise ValueError(f"rwr_carry must be one of {', '.join(get_args(Carry))}, not {self.carry!r}")
+            raise ValueError(f"carry of RwR must be one of {', '.join(get_args(Carry))}, not {self.carry!r}")
+        if not 0 < self.follow <= 1:
+            raise ValueError(f"follow of RwR must be above 0 and at most 1, not {self.follow}")
         if not 0 <= self.pull < 1:
-            raise ValueError(f"rwr_pull must be at least 0 and below 1, not {self.pull}")
+            raise ValueError(f"pull of RwR must be at least 0 and below 1, not {self.pull}")
+        if not self.release > 0:
+            raise ValueError(f"release of RwR must be positive, not {self.release}")
+
+
+VARIANTS: dict[str, RwRConfig] = {
+    "faithful": RwRConfig(),
+    "damped": RwRConfig(pull=0.3),
+    "steady": RwRConfig(carry="face", follow=0.5, pull=0.5, release=0.5, exact_crop=True),
+}
+"""RwR of the original release; with a constant pull; and the steadiest that costs no accuracy (see the README)."""
 
 
 class RwR:
@@ -62,6 +88,7 @@ class RwR:
 
     def __init__(self, model: LDEQ, streams: int, config: RwRConfig | None = None):
         self.config = config or RwRConfig()
+        self.network = model
         self.model = model.with_solver(FixedPointConfig(max_evals=self.config.max_iters, tol=0))
         self.model.config = replace(self.model.config, final_evaluation=self.config.final_evaluation)
         self.streams = streams
@@ -94,21 +121,54 @@ class RwR:
             moved = change_of_crop(self.matrices, matrices).to(self.state)
             start, previous = carry_state(self.state, moved), transform_points(self.keypoints, moved)
         output = self.model(images, start)
-        if start is None:
-            self.started = torch.zeros(self.streams, dtype=torch.bool, device=images.device)
-        elif self.config.pull:
+        if self.config.pull and start is not None:
             output = self._pulled(output, start, previous)
-        self.state, self.keypoints, self.matrices = output.z_star.clone(), output.keypoints, matrices
-        self.started = torch.ones_like(self.started)
+        self._remember(output, matrices)
         return output
+
+    @torch.inference_mode()
+    def begin(self, images: Tensor, matrices: Tensor) -> LDEQOutput:
+        """As `step`, but every stream starts anew, with a full solve by the network's own solver."""
+        output = self.network(images)
+        self._remember(output, matrices)
+        return output
+
+    def _remember(self, output: LDEQOutput, matrices: Tensor) -> None:
+        self.state, self.keypoints, self.matrices = output.z_star.clone(), output.keypoints, matrices
+        self.started = torch.ones(self.streams, dtype=torch.bool, device=output.z_star.device)
 
     def _pulled(self, output: LDEQOutput, carried: Tensor, previous: Tensor) -> LDEQOutput:
         if self.config.carry == "face":
-            carried = carry_state(carried, fit_similarity(previous, output.keypoints, output.uncertainty))
-        pull = (self.config.pull * self.started.to(carried)).view(-1, 1, 1, 1)
-        state = torch.lerp(output.z_star, carried, pull)
+            motion = partial_motion(fit_similarity(previous, output.keypoints, output.uncertainty), self.config.follow)
+            carried, previous = carry_state(carried, motion), transform_points(previous, motion)
+        pull = self.config.pull * agreement(previous, output.keypoints, output.uncertainty, self.config.release)
+        latent = pull.median(dim=1, keepdim=True).values.expand(-1, self.model.config.latent_channels)
+        pull = torch.cat([pull, latent], dim=1) * self.started.unsqueeze(1)
+        state = torch.lerp(output.z_star, carried, pull.unsqueeze(2).unsqueeze(3))
         keypoints, uncertainty, heatmaps = self.model.read_out(state)
         return replace(output, keypoints=keypoints, uncertainty=uncertainty, heatmaps=heatmaps, z_star=state)
+
+
+def agreement(carried: Tensor, found: Tensor, deviation: Tensor, release: float) -> Tensor:
+    """1 / (1 + (d / (release * u))^2) of two sets of landmarks.
+
+    Args:
+        carried: (B, K, 2).
+        found: (B, K, 2).
+        deviation: (B, K) u, standard deviation of what was found.
+        release: distance over u at which the agreement is a half.
+
+    Returns:
+        (B, K) in (0, 1].
+    """
+    distance = (carried - found).norm(dim=2) / (release * deviation.clamp_min(SMALLEST_DEVIATION))
+    return 1 / (1 + distance.square())
+
+
+def partial_motion(matrices: Tensor, share: float) -> Tensor:
+    """The affine maps (B, 2, 3) that move every point by a share of what the given ones do."""
+    identity = torch.eye(2, 3, dtype=matrices.dtype, device=matrices.device)
+    return torch.lerp(identity.expand_as(matrices), matrices, share)
 
 
 def change_of_crop(before: Tensor, after: Tensor) -> Tensor:
@@ -169,7 +229,7 @@ def fit_similarity(source: Tensor, target: Tensor, deviation: Tensor) -> Tensor:
     Returns:
         (B, 2, 3).
     """
-    precision = deviation.clamp_min(1e-6).square().reciprocal()
+    precision = deviation.clamp_min(SMALLEST_DEVIATION).square().reciprocal()
     matrices = weighted_similarity(source, target, precision)
     for _ in range(REWEIGHTINGS):
         distance = (transform_points(source, matrices) - target).norm(dim=2) * precision.sqrt()

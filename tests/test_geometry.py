@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from utils.geometry import box_to_crop, crop_image, landmark_box, transform_points
+from utils.geometry import box_overlap, box_to_crop, crop_image, landmark_box, transform_points
 
 
 def test_landmark_box_is_tight():
@@ -124,3 +124,15 @@ def test_crop_image_is_black_outside_the_image():
     assert (crop[:10, 5:15] == 200).all()
     assert not crop[:, :4].any()
     assert not crop[11:].any()
+
+
+def test_an_exact_crop_follows_the_box_in_fractions_of_a_pixel():
+    matrix = box_to_crop([10.25, 20.5, 60.25, 60.5], size=120, scale=1.2, exact=True)
+    np.testing.assert_allclose(matrix, [[2, 0, 60 - 2 * 35.25], [0, 2, 60 - 2 * 40.5]])
+
+
+def test_overlap_is_intersection_over_union():
+    assert box_overlap([0, 0, 4, 2], [2, 0, 6, 2]) == pytest.approx(4 / 12)
+    assert box_overlap([0, 0, 1, 1], [0, 0, 1, 1]) == 1
+    assert box_overlap([0, 0, 1, 1], [2, 2, 3, 3]) == 0
+    assert box_overlap([1, 1, 1, 1], [1, 1, 1, 1]) == 0

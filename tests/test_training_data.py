@@ -7,7 +7,6 @@ from torch.utils.data import DataLoader
 
 from datasets.augmentation import Augmentation, AugmentationConfig
 from datasets.errors import DatasetError
-from datasets.images import IMAGENET_MEAN, IMAGENET_STD
 from datasets.training import (
     DISAGREEMENT_COLUMN,
     Draw,
@@ -20,6 +19,7 @@ from datasets.training import (
     read_training_lists,
 )
 from datasets.wflw import read_faces
+from utils.images import IMAGENET_MEAN, IMAGENET_STD
 
 SIZE = 64
 AUGMENTATION = Augmentation(AugmentationConfig(), SIZE)

@@ -11,7 +11,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from datasets.errors import DatasetError
-from datasets.images import IMAGENET_MEAN, IMAGENET_STD, read_image, resize_image, to_network_input
+from datasets.images import read_image
 from datasets.wflw import (
     ATTRIBUTES,
     SPLITS,
@@ -24,6 +24,7 @@ from datasets.wflw import (
     read_faces,
 )
 from utils.geometry import box_to_crop, landmark_box, transform_points
+from utils.images import IMAGENET_MEAN, IMAGENET_STD, resize_image, to_network_input
 
 RAW_LIST = Path("WFLW_annotations", "list_98pt_rect_attr_train_test", "list_98pt_rect_attr_test.txt")
 

@@ -29,17 +29,27 @@ def _integer_from(text: str, lowest: int) -> int:
     return value
 
 
-def run(command: Callable[[], None]) -> int:
+def true_or_false(text: str) -> bool:
+    """An argparse type: the words true and false, as the flags of the original release take them."""
+    values = {"true": True, "false": False}
+    if text.lower() not in values:
+        raise argparse.ArgumentTypeError(f"must be true or false, not {text!r}")
+    return values[text.lower()]
+
+
+def run(command: Callable[[], int | None]) -> int:
     """Run a script, for `sys.exit`.
 
     Args:
-        command: The script. It reports bad input by ValueError, of which every error class of this project is one.
+        command: The script. It reports bad input by ValueError, of which every error class of this project is one, and
+            may return an exit status.
 
     Returns:
-        Exit status: 0, or 2 after one line on stderr for bad input; under torchrun one line from all processes.
+        Exit status: that of the script, 0 where it names none, or 2 after one line on stderr for bad input; under
+        torchrun one line from all processes.
     """
     try:
-        command()
+        return command() or 0
     except ValueError as error:
         if is_first_report():
             print(f"error: {error_text(error)}", file=sys.stderr)
@@ -47,7 +57,6 @@ def run(command: Callable[[], None]) -> int:
     finally:
         if distributed.is_initialized():
             distributed.destroy_process_group()
-    return 0
 
 
 def error_text(error: Exception) -> str:

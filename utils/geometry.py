@@ -23,7 +23,7 @@ def landmark_box(points: ArrayLike) -> np.ndarray:
     return np.concatenate([points.min(axis=-2), points.max(axis=-2)], axis=-1)
 
 
-def box_to_crop(box: ArrayLike, size: int = 256, scale: float = 1.2) -> np.ndarray:
+def box_to_crop(box: ArrayLike, size: int = 256, scale: float = 1.2, exact: bool = False) -> np.ndarray:
     """Affine matrix that cuts an upright square around a box, as for the frames of WFLW-V.
 
     The corners are rounded first (x + 0.5, truncated towards zero) and everything follows from the rounded ones: with
@@ -34,6 +34,8 @@ def box_to_crop(box: ArrayLike, size: int = 256, scale: float = 1.2) -> np.ndarr
         box: (4,) x1, y1, x2, y2 in frame pixels.
         size: Side of the crop in pixels.
         scale: Side of the square over the longer side of the box.
+        exact: Leave the rounding out: the square follows the box in fractions of a pixel, with the centre between its
+            corners. Not the protocol of WFLW-V, but steadier.
 
     Returns:
         (2, 3) float64 matrix from frame pixels to crop pixels.
@@ -49,12 +51,30 @@ def box_to_crop(box: ArrayLike, size: int = 256, scale: float = 1.2) -> np.ndarr
         raise ValueError(f"box {box.tolist()} is not finite")
     if size <= 0 or scale <= 0:
         raise ValueError(f"crop size and scale must be positive, got {size} and {scale}")
-    x1, y1, x2, y2 = np.trunc(box + 0.5)
+    x1, y1, x2, y2 = box if exact else np.trunc(box + 0.5)
     if x2 <= x1 or y2 <= y1:
         raise ValueError(f"box {box.tolist()} has no area: x2 must exceed x1 and y2 exceed y1 by a pixel")
-    centre = np.array([x1 + (x2 - x1 + 1) // 2, y1 + (y2 - y1 + 1) // 2])
-    zoom = size / (scale * max(x2 - x1, y2 - y1))
+    extent = np.array([x2 - x1, y2 - y1])
+    centre = np.array([x1, y1]) + (extent / 2 if exact else (extent + 1) // 2)
+    zoom = size / (scale * extent.max())
     return np.column_stack([zoom * np.eye(2), size / 2 - zoom * centre])
+
+
+def box_overlap(first: ArrayLike, second: ArrayLike) -> float:
+    """Intersection over union of two boxes.
+
+    Args:
+        first: (4,) x1, y1, x2, y2.
+        second: (4,) likewise.
+
+    Returns:
+        In [0, 1]; 0 where neither has an area.
+    """
+    first, second = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    corners = np.concatenate([np.maximum(first[:2], second[:2]), np.minimum(first[2:], second[2:])])
+    areas = [np.prod(np.maximum(box[2:] - box[:2], 0)) for box in (first, second, corners)]
+    union = areas[0] + areas[1] - areas[2]
+    return float(areas[2] / union) if union > 0 else 0.0
 
 
 def transform_points(points: ArrayLike, matrix: ArrayLike, inverse: bool = False) -> np.ndarray:

@@ -142,12 +142,36 @@ def video_nme(predicted: ArrayLike, true: ArrayLike) -> float:
     return float(100 * errors.mean())
 
 
-def video_nmj(predicted: ArrayLike, true: ArrayLike) -> float:
-    """Normalised mean jitter: how much the error vectors change from frame to frame.
+def frame_jitter(predicted: ArrayLike, true: ArrayLike) -> np.ndarray:
+    """Jitter of every frame of a video but the first: how much the error vectors change from the frame before.
 
     With delta_t = true_t - predicted_t, the jitter of a point is 100 * |delta_{t-1} - delta_t| / s_t, where s_t =
-    sqrt(width * height) / 256 of the tight box around the true landmarks of frame t. The result is its root mean square
-    over points and frames.
+    sqrt(width * height) / 256 of the tight box around the true landmarks of frame t; that of a frame is its root mean
+    square over the points.
+
+    Args:
+        predicted: (T, K, 2) landmarks in frame pixels.
+        true: (T, K, 2) true landmarks in frame pixels.
+
+    Returns:
+        (T - 1,) in hundredths of a pixel of a face of 256 x 256 pixels.
+
+    Raises:
+        ValueError: On fewer than two frames, other shapes, values that are not finite, or true landmarks on a line.
+    """
+    predicted, true = _check_landmarks(predicted, true)
+    if len(true) < 2:
+        raise ValueError(f"jitter needs at least two frames, got {len(true)}")
+    boxes = landmark_box(true[1:])
+    face_size = np.sqrt(np.prod(boxes[:, 2:] - boxes[:, :2], axis=-1)) / 256
+    if not face_size.all():
+        raise ValueError(f"the true landmarks of frame {np.flatnonzero(face_size == 0)[0] + 1} enclose no area")
+    jitter = 100 * np.linalg.norm(np.diff(true - predicted, axis=0), axis=-1) / face_size[:, None]
+    return np.sqrt(np.mean(jitter**2, axis=-1))
+
+
+def video_nmj(predicted: ArrayLike, true: ArrayLike) -> float:
+    """Normalised mean jitter: root mean square of the jitter over the points and frames of a video.
 
     Args:
         predicted: (T, K, 2) landmarks in frame pixels.
@@ -157,14 +181,6 @@ def video_nmj(predicted: ArrayLike, true: ArrayLike) -> float:
         NMJ in hundredths of a pixel of a face of 256 x 256 pixels.
 
     Raises:
-        ValueError: On fewer than two frames, other shapes, values that are not finite, or true landmarks on a line.
+        ValueError: As `frame_jitter`.
     """
-    predicted, true = _check_landmarks(predicted, true)
-    if len(true) < 2:
-        raise ValueError(f"NMJ needs at least two frames, got {len(true)}")
-    boxes = landmark_box(true[1:])
-    face_size = np.sqrt(np.prod(boxes[:, 2:] - boxes[:, :2], axis=-1)) / 256
-    if not face_size.all():
-        raise ValueError(f"the true landmarks of frame {np.flatnonzero(face_size == 0)[0] + 1} enclose no area")
-    jitter = 100 * np.linalg.norm(np.diff(true - predicted, axis=0), axis=-1) / face_size[:, None]
-    return float(np.sqrt(np.mean(jitter**2)))
+    return float(np.sqrt(np.mean(frame_jitter(predicted, true) ** 2)))

@@ -4,7 +4,7 @@ import csv
 import io
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -150,11 +150,15 @@ def write_csv(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
     Raises:
         ReportError: If the file cannot be written.
     """
-    table = io.StringIO()
-    writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows([_cell(value) for value in row] for row in zip(*columns.values(), strict=True))
-    _write_text(path, table.getvalue())
+    lines = [csv_line(columns), *(csv_line(row) for row in zip(*columns.values(), strict=True))]
+    _write_text(path, "".join(lines))
+
+
+def csv_line(values: Iterable[Any]) -> str:
+    """A line of a table with its end, as `write_csv` writes it."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\n").writerow([_cell(value) for value in values])
+    return line.getvalue()
 
 
 def _cell(value: Any) -> str:
