@@ -97,6 +97,7 @@ class RwR:
         self.matrices: Tensor | None = None
         self.started: Tensor | None = None
 
+    @torch.inference_mode()
     def reset(self, stream: int) -> None:
         """Forget what a stream has seen: its next frame is a first frame."""
         if self.state is not None:
