@@ -112,7 +112,8 @@ class LandmarkTracker:
             self.reset()
         if self.last is not None:
             output = self.rwr.step(images, matrices)
-            if not (self.restart and float(output.solution.trace[0]) > self.restart.residual):
+            # Put so that a residual of NaN is a restart too.
+            if not self.restart or float(output.solution.trace[0]) <= self.restart.residual:
                 return output, self.rwr.model
             self.reset()
         if self.solve_first_frame:

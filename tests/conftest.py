@@ -1,5 +1,9 @@
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+
+# Read when torch is loaded, here and in the scripts that tests start: their networks are too small to gain from threads.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import cv2
 import numpy as np

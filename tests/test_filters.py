@@ -68,8 +68,8 @@ def test_a_centred_savitzky_golay_of_order_0_is_the_mean_of_its_window():
 
 
 def test_a_causal_savitzky_golay_takes_the_end_of_the_line_through_its_window():
-    # The line of least squares through 0, 3, 0 is at 1 throughout, that through 3, 0, 3 at 2; 0, 3, 6 is a line already,
-    # and so are two frames.
+    # The line of least squares through 0, 3, 0 is at 1 throughout, that through 3, 0, 3 at 2. The values 0, 3, 6 are
+    # on a line already, and so are any two.
     smooth = SavitzkyGolay(3, 1, causal=True)(as_landmarks([0, 3, 0, 3, 6]))
     assert first_x(smooth) == pytest.approx([0, 3, 1, 2, 6], abs=1e-12)
 

@@ -82,6 +82,7 @@ class VideoWriter:
         self.path = path
         self.aside = path.with_name(path.name + ".part")
         try:
+            self.aside.touch()  # the library opens the file only at the first frame
             self.container = av.open(str(self.aside), "w", format="mp4")
         except OSError as error:
             raise cannot_write(path, error) from error
