@@ -2,7 +2,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-# Read when torch is loaded, here and in the scripts that tests start: their networks are too small to gain from threads.
+# Read when torch is loaded, here and in the scripts that tests start: these networks are too small for threads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import cv2

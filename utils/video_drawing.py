@@ -181,8 +181,10 @@ def comparison_figure(scores: Sequence[MethodScore], caption: str) -> Figure:
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.add_subplot()
     colours = matplotlib.colormaps["Dark2"].colors
-    for score, colour in zip(scores, colours, strict=False):
-        axes.scatter(score.nme, score.nmj, s=60, color=colour, edgecolors="black", linewidths=0.5, label=score.method)
+    for index, score in enumerate(scores):
+        # Smaller from point to point, so that those below show where they are the same.
+        size, colour = 30 * (len(scores) - index), colours[index % len(colours)]
+        axes.scatter(score.nme, score.nmj, s=size, color=colour, edgecolors="black", linewidths=0.5, label=score.method)
     axes.set(xlabel="NME %", ylabel="NMJ")
     axes.margins(0.15)
     axes.grid(color="0.9")
