@@ -249,6 +249,11 @@ def rwr_config(mode: str, args: argparse.Namespace) -> RwRConfig:
     )
 
 
+def exact_crop(mode: str, args: argparse.Namespace) -> bool:
+    """Whether the crops of a mode follow the boxes in fractions of a pixel."""
+    return mode != NO_RWR and rwr_config(mode, args).exact_crop
+
+
 def make_solver(mode: str, model: LDEQ, slots: int, args: argparse.Namespace) -> FrameSolver:
     """The way in which a mode solves its frames."""
     if mode == NO_RWR:
@@ -280,10 +285,11 @@ def evaluate(
     # As many slots as without an earlier run: so a resumed one repeats its numbers to the last digit.
     slots = min(args.WFLW_V_batch_size, len(clips))
     solvers = {name: make_solver(name, model, slots, args) for name in results.modes}
+    cuts = sorted({exact_crop(name, args) for name in results.modes})
     predictions: dict[int, dict[str, ClipPredictions]] = {}
     broken = {}
     with tqdm(total=sum(clip.frames for clip in left), unit="frame") as progress:
-        for step in stream_crops(left, slots, model.config.image_size, args.WFLW_V_workers):
+        for step in stream_crops(left, slots, model.config.image_size, args.WFLW_V_workers, cuts):
             for end in step.ended:
                 clip, of_clip = left[end.clip], predictions.pop(end.clip, {})
                 try:
@@ -297,14 +303,16 @@ def evaluate(
                     broken[clip.video_id] = str(error)
             if step.slots.size == 0:
                 continue
-            images = to_device(step.images, model)
+            images = [to_device(step.images[:, cut], model) for cut in range(len(cuts))]
             for name, solver in solvers.items():
-                frames = solver(images, step.matrices, step.slots, step.frames == 0)
+                cut = cuts.index(exact_crop(name, args))
+                matrices = step.matrices[:, cut]
+                frames = solver(images[cut], matrices, step.slots, step.frames == 0)
                 for row, (index, position) in enumerate(zip(step.clips.tolist(), step.frames.tolist(), strict=True)):
                     of_clip = predictions.setdefault(index, {})
                     if name not in of_clip:
                         of_clip[name] = ClipPredictions.empty(left[index].frames, NUM_LANDMARKS)
-                    landmarks = transform_points(frames.keypoints[row], step.matrices[row], inverse=True)
+                    landmarks = transform_points(frames.keypoints[row], matrices[row], inverse=True)
                     of_clip[name].landmarks[position] = landmarks
                     of_clip[name].evaluations[position] = frames.evaluations[row]
                     of_clip[name].residual[position] = frames.residual[row]
@@ -382,7 +390,7 @@ def compare(
     scores, costs = [], {}
     for mode in results.modes:
         solved = [results.load_predictions(clip.video_id, mode).evaluations for clip in evaluated]
-        images, matrices = load_crops(evaluated[0], TIMED_FRAMES, model)
+        images, matrices = load_crops(evaluated[0], TIMED_FRAMES, model, exact_crop(mode, args))
         milliseconds = milliseconds_per_frame(make_solver(mode, model, 1, args), images, matrices)
         costs[mode] = {"evaluations": float(np.concatenate(solved).mean()), "milliseconds": milliseconds}
         scores.append(MethodScore(TITLES[mode], **score_tracks(load_tracks(evaluated, mode, results)), **costs[mode]))
@@ -410,17 +418,17 @@ def compare(
     return {"methods": table, "tuning_clips": ids, "tuning_rule": TUNING_RULE}
 
 
-def load_crops(clip: Clip, frames: int, model: LDEQ) -> tuple[Tensor, np.ndarray]:
+def load_crops(clip: Clip, frames: int, model: LDEQ, exact: bool) -> tuple[Tensor, np.ndarray]:
     """The first crops of a clip on the model's device, (n, 3, S, S), and their matrices, (n, 2, 3)."""
-    crops: list[Frame] = list(islice(read_crops(clip, model.config.image_size), frames))
-    return to_device(np.stack([crop.image for crop in crops]), model), np.stack([crop.matrix for crop in crops])
+    read: list[Frame] = list(islice(read_crops(clip, model.config.image_size, (exact,)), frames))
+    return to_device(np.stack([frame.images[0] for frame in read]), model), np.stack([f.matrices[0] for f in read])
 
 
 def draw_convergence(clips: Sequence[Clip], model: LDEQ, mode: str, args: argparse.Namespace) -> None:
     """Plot the residual against evaluations from a cold and from the warm start of a mode of RwR."""
     residuals: dict[str, list[np.ndarray]] = {}
     for clip in clips[: CONVERGENCE["clips"]]:
-        images, matrices = load_crops(clip, CONVERGENCE["frames"], model)
+        images, matrices = load_crops(clip, CONVERGENCE["frames"], model, exact_crop(mode, args))
         every, max_evals = CONVERGENCE["every"], CONVERGENCE["max_evals"]
         for name, traces in convergence(model, rwr_config(mode, args), images, matrices, every, max_evals).items():
             residuals.setdefault(name, []).append(traces)

@@ -26,13 +26,18 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from datasets.errors import DatasetError
 from datasets.wflw import NUM_LANDMARKS
-from utils.images import crop_box
+from utils.images import crop_box, to_rgb
 
 SPLITS = ("easy", "hard", "all")
 PUBLISHED_RESULTS = Path(__file__).parent / "expected_wflw_v_easy.csv"
 """NME and NMJ of the original release on the easy clips, from its README."""
 CHUNK_FRAMES = 8
 """Frames of every slot that a worker hands over at once."""
+
+
+Cuts = Sequence[bool]
+"""Ways to cut a face out: for each whether the crop is exact or, as WFLW-V has it, rounded; see `box_to_crop`."""
+ROUNDED: Cuts = (False,)
 
 
 class ClipError(DatasetError):
@@ -76,15 +81,15 @@ class ClipList:
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """A face crop of a frame.
+    """The face crops of a frame, one for each of C ways to cut it out (`Cuts`).
 
     Attributes:
-        image: (S, S, 3) uint8 RGB.
-        matrix: (2, 3) float64, from frame pixels to the crop as [0, 1] x [0, 1].
+        images: (C, S, S, 3) uint8 RGB.
+        matrices: (C, 2, 3) float64, from frame pixels to the crop as [0, 1] x [0, 1].
     """
 
-    image: np.ndarray
-    matrix: np.ndarray
+    images: np.ndarray
+    matrices: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -108,8 +113,8 @@ class TimeStep:
         slots: (n,) in ascending order.
         clips: (n,) index of the clip of every frame.
         frames: (n,) position of the frame in its clip, from 0.
-        images: (n, S, S, 3) uint8 RGB crops.
-        matrices: (n, 2, 3) float64, from frame pixels to the crop as [0, 1] x [0, 1].
+        images: (n, C, S, S, 3) uint8 RGB crops.
+        matrices: (n, C, 2, 3) float64, from frame pixels to the crop as [0, 1] x [0, 1].
         ended: The clips whose last frame was in an earlier step.
     """
 
@@ -308,12 +313,13 @@ def frame_rate(clip: Clip, otherwise: float = 25) -> float:
     return rate if rate > 0 else otherwise
 
 
-def read_crops(clip: Clip, size: int) -> Iterator[Frame]:
-    """The face crops of a clip, one by one.
+def read_crops(clip: Clip, size: int, cuts: Cuts = ROUNDED) -> Iterator[Frame]:
+    """The face crops of a clip, frame by frame.
 
     Args:
         clip: The clip.
         size: Side of a crop in pixels.
+        cuts: How the crops of a frame are cut out.
 
     Raises:
         ClipError: As `read_frames`, or if a box or landmark is not finite, or a box has no area.
@@ -322,10 +328,10 @@ def read_crops(clip: Clip, size: int) -> Iterator[Frame]:
     read_landmarks(clip)
     for number, (image, box) in enumerate(zip(read_frames(clip), boxes, strict=True)):
         try:
-            crop, matrix = crop_box(image, box, size)
+            crops, matrices = zip(*(crop_box(image, box, size, exact) for exact in cuts), strict=True)
         except ValueError as error:
             raise ClipError(f"bboxes/{clip.video_id}.npy: frame {number}: {error}; correct it") from error
-        yield Frame(cv2.cvtColor(crop, cv2.COLOR_BGR2RGB), matrix)
+        yield Frame(np.stack([to_rgb(crop, "bgr") for crop in crops]), np.stack(matrices))
 
 
 def plan_slots(frames: Sequence[int], slots: int) -> list[list[int]]:
@@ -369,10 +375,11 @@ class ClipStream(IterableDataset[_Chunk]):
     which takes from its workers in turn, keeps the slots in step. Use `stream_crops`.
     """
 
-    def __init__(self, clips: Sequence[Clip], plan: Sequence[Sequence[int]], size: int):
+    def __init__(self, clips: Sequence[Clip], plan: Sequence[Sequence[int]], size: int, cuts: Cuts):
         self.clips = clips
         self.plan = plan
         self.size = size
+        self.cuts = cuts
         # One step more, for the ends of the last clips.
         steps = 1 + max(sum(clips[index].frames for index in indices) for indices in plan)
         self.chunks = -(-steps // CHUNK_FRAMES)
@@ -390,7 +397,7 @@ class ClipStream(IterableDataset[_Chunk]):
         for index in indices:
             reason = None
             try:
-                for position, frame in enumerate(read_crops(self.clips[index], self.size)):
+                for position, frame in enumerate(read_crops(self.clips[index], self.size, self.cuts)):
                     yield ended, (index, position, frame)
                     ended = []
             except ClipError as error:
@@ -399,6 +406,7 @@ class ClipStream(IterableDataset[_Chunk]):
         yield ended, None
 
     def _next_chunk(self, slots: dict[int, Iterator]) -> _Chunk:
+        cuts = len(self.cuts)
         rows, images, matrices, ended = [], [], [], []
         for step in range(CHUNK_FRAMES):
             for slot, steps in slots.items():
@@ -407,18 +415,20 @@ class ClipStream(IterableDataset[_Chunk]):
                 if entry is not None:
                     index, position, frame = entry
                     rows.append((step, slot, index, position))
-                    images.append(frame.image)
-                    matrices.append(frame.matrix)
+                    images.append(frame.images)
+                    matrices.append(frame.matrices)
         return _Chunk(
             *np.array(rows, dtype=np.int64).reshape(-1, 4).T,
             # A tensor goes through shared memory, an array would be copied through a pipe.
-            images=torch.from_numpy(np.array(images, dtype=np.uint8).reshape(-1, self.size, self.size, 3)),
-            matrices=np.array(matrices, dtype=np.float64).reshape(-1, 2, 3),
+            images=torch.from_numpy(np.array(images, dtype=np.uint8).reshape(-1, cuts, self.size, self.size, 3)),
+            matrices=np.array(matrices, dtype=np.float64).reshape(-1, cuts, 2, 3),
             ended=tuple(ended),
         )
 
 
-def stream_crops(clips: Sequence[Clip], slots: int, size: int, workers: int = 0) -> Iterator[TimeStep]:
+def stream_crops(
+    clips: Sequence[Clip], slots: int, size: int, workers: int = 0, cuts: Cuts = ROUNDED
+) -> Iterator[TimeStep]:
     """Go through many clips, `slots` of them side by side.
 
     When a clip ends, the next one takes its slot in the next time step.
@@ -428,13 +438,14 @@ def stream_crops(clips: Sequence[Clip], slots: int, size: int, workers: int = 0)
         slots: Clips side by side.
         size: Side of a crop in pixels.
         workers: Processes that decode ahead; 0 for none.
+        cuts: How the crops of a frame are cut out.
 
     Yields:
         Time steps until every clip has ended.
     """
     plan = plan_slots([clip.frames for clip in clips], slots)
     workers = min(workers, len(plan))
-    stream = ClipStream(clips, plan, size)
+    stream = ClipStream(clips, plan, size, cuts)
     loader = DataLoader(stream, batch_size=None, num_workers=workers, worker_init_fn=initialise_decoder)
     chunks = iter(loader)
     for of_each_worker in zip(*[chunks] * max(1, workers), strict=True):

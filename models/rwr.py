@@ -144,8 +144,10 @@ class RwR:
             carried, previous = carry_state(carried, motion), transform_points(previous, motion)
         pull = self.config.pull * agreement(previous, output.keypoints, output.uncertainty, self.config.release)
         latent = pull.median(dim=1, keepdim=True).values.expand(-1, self.model.config.latent_channels)
-        pull = torch.cat([pull, latent], dim=1) * self.started.unsqueeze(1)
-        state = torch.lerp(output.z_star, carried, pull.unsqueeze(2).unsqueeze(3))
+        pull = torch.cat([pull, latent], dim=1)
+        # Chosen, not weighted by zero: what a stream had before its reset need not be finite.
+        pulled = torch.lerp(output.z_star, carried, pull.unsqueeze(2).unsqueeze(3))
+        state = torch.where(self.started.view(-1, 1, 1, 1), pulled, output.z_star)
         keypoints, uncertainty, heatmaps = self.model.read_out(state)
         return replace(output, keypoints=keypoints, uncertainty=uncertainty, heatmaps=heatmaps, z_star=state)
 

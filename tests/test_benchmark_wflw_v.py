@@ -110,9 +110,9 @@ def plain_loop(model: LDEQ, clip: Clip, recurrent: bool) -> np.ndarray:
         model = model.with_solver(FixedPointConfig(max_evals=1, tol=0))
     state, landmarks = None, []
     for crop in read_crops(clip, model.config.image_size):
-        output = model(to_network_input(crop.image)[None], state)
+        output = model(to_network_input(crop.images[0])[None], state)
         state = output.z_star if recurrent else None
-        landmarks.append(transform_points(output.keypoints[0].double().numpy(), crop.matrix, inverse=True))
+        landmarks.append(transform_points(output.keypoints[0].double().numpy(), crop.matrices[0], inverse=True))
     return np.stack(landmarks)
 
 

@@ -76,6 +76,15 @@ def test_after_a_reset_a_frame_is_a_first_frame(variant):
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
+def test_a_reset_forgets_values_that_are_not_finite(variant):
+    rwr = RwR(small_model(), 1, VARIANTS[variant])
+    rwr.step(torch.full((1, 3, 64, 64), torch.nan), WHOLE_FRAME)
+    rwr.reset(0)
+    assert rwr.step(random_images(1, 0), WHOLE_FRAME).keypoints.isfinite().all()
+    assert rwr.step(random_images(1, 1), WHOLE_FRAME).keypoints.isfinite().all()
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_streams_side_by_side_do_not_affect_each_other(variant):
     model = small_model()
     together = RwR(model, 2, VARIANTS[variant])

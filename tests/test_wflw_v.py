@@ -145,10 +145,10 @@ def test_a_crop_is_that_of_its_box_and_goes_back_by_its_matrix(four_clips: Path)
     for crop, picture, box in zip(crops, pictures, read_boxes(clip), strict=True):
         matrix = box_to_crop(box)
         expected = cv2.warpAffine(picture, matrix, (256, 256))[..., ::-1]
-        np.testing.assert_array_equal(crop.image, expected)
-        np.testing.assert_allclose(256 * crop.matrix, matrix)
+        np.testing.assert_array_equal(crop.images[0], expected)
+        np.testing.assert_allclose(256 * crop.matrices[0], matrix)
         # The box of 60 pixels fills 1 / 1.2 of the crop.
-        corners = transform_points([box[:2], box[2:4]], crop.matrix)
+        corners = transform_points([box[:2], box[2:4]], crop.matrices[0])
         np.testing.assert_allclose(corners, [[1 / 12] * 2, [11 / 12] * 2], atol=0.02)
 
 
@@ -158,8 +158,20 @@ def test_a_small_crop_is_made_as_that_of_a_still(four_clips: Path, tmp_path: Pat
     face = Face("still", tmp_path / "still.png", read_landmarks(clip)[0], read_boxes(clip)[0])
     (crop,) = read_crops(clip, 64)
     image, landmarks = crop_face(face, 64)
-    np.testing.assert_array_equal(crop.image, image)
-    np.testing.assert_allclose(transform_points(face.landmarks, crop.matrix), landmarks)
+    np.testing.assert_array_equal(crop.images[0], image)
+    np.testing.assert_allclose(transform_points(face.landmarks, crop.matrices[0]), landmarks)
+
+
+def test_a_frame_is_cut_out_in_every_way_that_is_asked_for(four_clips: Path):
+    clip = list_clips(four_clips).clips[0]
+    box = read_boxes(clip)[0]
+    frame = next(read_crops(clip, 64, cuts=(False, True)))
+    assert frame.images.shape == (2, 64, 64, 3)
+    for cut, matrix in zip((False, True), frame.matrices, strict=True):
+        np.testing.assert_allclose(256 * matrix, box_to_crop(box, exact=cut))
+    step = next(stream_crops([clip], 1, 64, cuts=(False, True)))
+    np.testing.assert_array_equal(step.images[0], frame.images)
+    np.testing.assert_array_equal(step.matrices[0], frame.matrices)
 
 
 def test_boxes_are_the_first_four_columns(four_clips: Path):
@@ -213,8 +225,8 @@ def test_crops_do_not_depend_on_slots_and_workers(four_clips: Path):
     expected = {(i, t): crop for i, clip in enumerate(clips) for t, crop in enumerate(read_crops(clip, 64))}
     for step in stream_crops(clips, 3, 64, workers=2):
         for row, (clip, frame) in enumerate(zip(step.clips, step.frames, strict=True)):
-            np.testing.assert_array_equal(step.images[row], expected[clip, frame].image)
-            np.testing.assert_array_equal(step.matrices[row], expected[clip, frame].matrix)
+            np.testing.assert_array_equal(step.images[row], expected[clip, frame].images)
+            np.testing.assert_array_equal(step.matrices[row], expected[clip, frame].matrices)
 
 
 def test_the_next_clip_takes_the_place_of_one_that_ends_at_once(four_clips: Path):
