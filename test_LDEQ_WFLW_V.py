@@ -41,6 +41,7 @@ from datasets.wflw_v import (
     SPLITS,
     Clip,
     ClipError,
+    Cut,
     Frame,
     frame_rate,
     initialise_decoder,
@@ -249,9 +250,10 @@ def rwr_config(mode: str, args: argparse.Namespace) -> RwRConfig:
     )
 
 
-def exact_crop(mode: str, args: argparse.Namespace) -> bool:
-    """Whether the crops of a mode follow the boxes in fractions of a pixel."""
-    return mode != NO_RWR and rwr_config(mode, args).exact_crop
+def choose_cut(mode: str, args: argparse.Namespace) -> Cut:
+    """How the faces of a mode are cut out."""
+    config = RwRConfig() if mode == NO_RWR else rwr_config(mode, args)
+    return Cut(config.exact_crop, config.steady_boxes)
 
 
 def make_solver(mode: str, model: LDEQ, slots: int, args: argparse.Namespace) -> FrameSolver:
@@ -285,7 +287,7 @@ def evaluate(
     # As many slots as without an earlier run: so a resumed one repeats its numbers to the last digit.
     slots = min(args.WFLW_V_batch_size, len(clips))
     solvers = {name: make_solver(name, model, slots, args) for name in results.modes}
-    cuts = sorted({exact_crop(name, args) for name in results.modes})
+    cuts = sorted({choose_cut(name, args) for name in results.modes})
     predictions: dict[int, dict[str, ClipPredictions]] = {}
     broken = {}
     with tqdm(total=sum(clip.frames for clip in left), unit="frame") as progress:
@@ -305,7 +307,7 @@ def evaluate(
                 continue
             images = [to_device(step.images[:, cut], model) for cut in range(len(cuts))]
             for name, solver in solvers.items():
-                cut = cuts.index(exact_crop(name, args))
+                cut = cuts.index(choose_cut(name, args))
                 matrices = step.matrices[:, cut]
                 frames = solver(images[cut], matrices, step.slots, step.frames == 0)
                 for row, (index, position) in enumerate(zip(step.clips.tolist(), step.frames.tolist(), strict=True)):
@@ -390,7 +392,7 @@ def compare(
     scores, costs = [], {}
     for mode in results.modes:
         solved = [results.load_predictions(clip.video_id, mode).evaluations for clip in evaluated]
-        images, matrices = load_crops(evaluated[0], TIMED_FRAMES, model, exact_crop(mode, args))
+        images, matrices = load_crops(evaluated[0], TIMED_FRAMES, model, choose_cut(mode, args))
         milliseconds = milliseconds_per_frame(make_solver(mode, model, 1, args), images, matrices)
         costs[mode] = {"evaluations": float(np.concatenate(solved).mean()), "milliseconds": milliseconds}
         scores.append(MethodScore(TITLES[mode], **score_tracks(load_tracks(evaluated, mode, results)), **costs[mode]))
@@ -418,9 +420,9 @@ def compare(
     return {"methods": table, "tuning_clips": ids, "tuning_rule": TUNING_RULE}
 
 
-def load_crops(clip: Clip, frames: int, model: LDEQ, exact: bool) -> tuple[Tensor, np.ndarray]:
+def load_crops(clip: Clip, frames: int, model: LDEQ, cut: Cut) -> tuple[Tensor, np.ndarray]:
     """The first crops of a clip on the model's device, (n, 3, S, S), and their matrices, (n, 2, 3)."""
-    read: list[Frame] = list(islice(read_crops(clip, model.config.image_size, (exact,)), frames))
+    read: list[Frame] = list(islice(read_crops(clip, model.config.image_size, (cut,)), frames))
     return to_device(np.stack([frame.images[0] for frame in read]), model), np.stack([f.matrices[0] for f in read])
 
 
@@ -428,7 +430,7 @@ def draw_convergence(clips: Sequence[Clip], model: LDEQ, mode: str, args: argpar
     """Plot the residual against evaluations from a cold and from the warm start of a mode of RwR."""
     residuals: dict[str, list[np.ndarray]] = {}
     for clip in clips[: CONVERGENCE["clips"]]:
-        images, matrices = load_crops(clip, CONVERGENCE["frames"], model, exact_crop(mode, args))
+        images, matrices = load_crops(clip, CONVERGENCE["frames"], model, choose_cut(mode, args))
         every, max_evals = CONVERGENCE["every"], CONVERGENCE["max_evals"]
         for name, traces in convergence(model, rwr_config(mode, args), images, matrices, every, max_evals).items():
             residuals.setdefault(name, []).append(traces)

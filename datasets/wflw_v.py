@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -26,6 +27,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from datasets.errors import DatasetError
 from datasets.wflw import NUM_LANDMARKS
+from utils.geometry import steady_box
 from utils.images import crop_box, to_rgb
 
 SPLITS = ("easy", "hard", "all")
@@ -35,9 +37,20 @@ CHUNK_FRAMES = 8
 """Frames of every slot that a worker hands over at once."""
 
 
-Cuts = Sequence[bool]
-"""Ways to cut a face out: for each whether the crop is exact or, as WFLW-V has it, rounded; see `box_to_crop`."""
-ROUNDED: Cuts = (False,)
+class Cut(NamedTuple):
+    """A way to cut the faces of a clip out; WFLW-V's own is the default.
+
+    Attributes:
+        exact: Whether the crop is exact or rounded, see `utils.geometry.box_to_crop`.
+        steady: Whether the boxes are freed from jitter before, see `utils.geometry.steady_box`.
+    """
+
+    exact: bool = False
+    steady: bool = False
+
+
+Cuts = Sequence[Cut]
+WFLW_V_CUT: Cuts = (Cut(),)
 
 
 class ClipError(DatasetError):
@@ -313,7 +326,7 @@ def frame_rate(clip: Clip, otherwise: float = 25) -> float:
     return rate if rate > 0 else otherwise
 
 
-def read_crops(clip: Clip, size: int, cuts: Cuts = ROUNDED) -> Iterator[Frame]:
+def read_crops(clip: Clip, size: int, cuts: Cuts = WFLW_V_CUT) -> Iterator[Frame]:
     """The face crops of a clip, frame by frame.
 
     Args:
@@ -326,9 +339,13 @@ def read_crops(clip: Clip, size: int, cuts: Cuts = ROUNDED) -> Iterator[Frame]:
     """
     boxes = read_boxes(clip)
     read_landmarks(clip)
+    steadied = boxes[0]
     for number, (image, box) in enumerate(zip(read_frames(clip), boxes, strict=True)):
         try:
-            crops, matrices = zip(*(crop_box(image, box, size, exact) for exact in cuts), strict=True)
+            steadied = steady_box(steadied, box)
+            crops, matrices = zip(
+                *(crop_box(image, steadied if cut.steady else box, size, cut.exact) for cut in cuts), strict=True
+            )
         except ValueError as error:
             raise ClipError(f"bboxes/{clip.video_id}.npy: frame {number}: {error}; correct it") from error
         yield Frame(np.stack([to_rgb(crop, "bgr") for crop in crops]), np.stack(matrices))
@@ -427,7 +444,7 @@ class ClipStream(IterableDataset[_Chunk]):
 
 
 def stream_crops(
-    clips: Sequence[Clip], slots: int, size: int, workers: int = 0, cuts: Cuts = ROUNDED
+    clips: Sequence[Clip], slots: int, size: int, workers: int = 0, cuts: Cuts = WFLW_V_CUT
 ) -> Iterator[TimeStep]:
     """Go through many clips, `slots` of them side by side.
 

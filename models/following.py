@@ -1,9 +1,10 @@
 """Finding faces in a stream of frames and following each one with a state of its own."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.optimize import linear_sum_assignment
 
 from models.predictor import FaceLandmarks
@@ -17,12 +18,13 @@ class FollowingRules:
     """When faces are looked for, and when one counts as gone.
 
     Attributes:
-        detect_every: frames from one detection to the next. While no face is known, and after one is lost, every frame
-            is searched.
+        detect_every: frames from one detection to the next. While no face is known, or one was missed by the last
+            detection, every frame is searched, and a frame in which one is lost as well.
         overlap: a detection belongs to the face whose landmark box it overlaps by at least this (intersection over
             union); two faces that overlap by more than this are one, and the younger is dropped.
         uncertainty: a face is lost when the mean uncertainty of its landmarks exceeds this share of the longer side of
-            their box.
+            their box. With the shipped weights it is 0.026 to 0.033 on 720 frames of 16 real clips, half of them
+            degraded, up to 0.037 on 110 photos, and 0.042 to 0.096 on 62 places without a face.
         misses: a face is lost when so many detections in a row have not seen it.
         smallest: a face is lost when the longer side of its box falls below so many pixels.
 
@@ -32,8 +34,8 @@ class FollowingRules:
 
     detect_every: int = 15
     overlap: float = 0.4
-    uncertainty: float = 0.05
-    misses: int = 2
+    uncertainty: float = 0.04
+    misses: int = 5
     smallest: float = 8.0
 
     def __post_init__(self) -> None:
@@ -109,8 +111,11 @@ class FaceFollower:
             detected = True
             self._detect(frame)
             self._track(frame, only_new=True)
-        self._until_detection = self.rules.detect_every - 1 if detected else self._until_detection - 1
         self._drop_doubles()
+        if any(face.misses for face in self._faces):
+            self._until_detection = 0
+        else:
+            self._until_detection = self.rules.detect_every - 1 if detected else self._until_detection - 1
         return [Face(face.number, face.tracker.last) for face in self._faces]
 
     def _detect(self, frame: np.ndarray) -> None:
@@ -152,6 +157,34 @@ class FaceFollower:
             if all(box_overlap(face.box, other.box) <= self.rules.overlap for other in kept):
                 kept.append(face)
         self._faces = kept
+
+
+class BoxFollower:
+    """Follows faces whose boxes somebody else knows, each by its number.
+
+    Args:
+        new_tracker: makes the tracker of a new face.
+    """
+
+    def __init__(self, new_tracker: Callable[[], LandmarkTracker]):
+        self.new_tracker = new_tracker
+        self._trackers: dict[int, LandmarkTracker] = {}
+
+    def step(self, frame: np.ndarray, boxes: Mapping[int, ArrayLike]) -> list[Face]:
+        """The faces of the next frame, in ascending order of their numbers.
+
+        Args:
+            frame: (H, W, 3) uint8, channels in the order of the tracker.
+            boxes: (4,) x1, y1, x2, y2 in pixels by the number of the face. One that was not in the frame before starts
+                anew.
+
+        Raises:
+            ValueError: A box has no area.
+        """
+        self._trackers = {number: self._trackers.get(number) or self.new_tracker() for number in sorted(boxes)}
+        for number, tracker in self._trackers.items():
+            tracker.step(frame, boxes[number])
+        return [Face(number, tracker.last) for number, tracker in self._trackers.items()]
 
 
 def match_boxes(first: list[np.ndarray] | np.ndarray, second: np.ndarray, overlap: float) -> dict[int, int]:

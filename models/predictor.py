@@ -39,12 +39,17 @@ class LandmarkPredictor:
         model: see `models.load_checkpoint`.
         precision: see `models.inference.autocast`.
         colour: order of the channels of the pictures: "bgr", as OpenCV reads them, or "rgb".
+        exact_crop: whether crops follow the boxes in fractions of a pixel; without, corners are rounded, as the
+            evaluation of raw WFLW does.
     """
 
-    def __init__(self, model: LDEQ, precision: Precision = "fp32", colour: ColourOrder = "bgr"):
+    def __init__(
+        self, model: LDEQ, precision: Precision = "fp32", colour: ColourOrder = "bgr", exact_crop: bool = True
+    ):
         self.model = model.eval()
         self.precision = precision
         self.colour = colour
+        self.exact_crop = exact_crop
 
     @torch.inference_mode()
     def __call__(self, image: np.ndarray, boxes: ArrayLike) -> list[FaceLandmarks]:
@@ -63,7 +68,7 @@ class LandmarkPredictor:
         boxes = check_boxes(boxes)
         if not len(boxes):
             return []
-        crops = [crop_face(image, box, self.model.config.image_size, self.colour) for box in boxes]
+        crops = [crop_face(image, box, self.model.config.image_size, self.colour, self.exact_crop) for box in boxes]
         device = next(self.model.parameters()).device
         images = torch.stack([image for image, _ in crops]).to(device, memory_format=torch.channels_last)
         with autocast(device, self.precision):
@@ -86,7 +91,7 @@ def check_boxes(boxes: ArrayLike) -> np.ndarray:
 
 
 def crop_face(
-    image: np.ndarray, box: ArrayLike, size: int, colour: ColourOrder, exact: bool = False
+    image: np.ndarray, box: ArrayLike, size: int, colour: ColourOrder, exact: bool
 ) -> tuple[torch.Tensor, np.ndarray]:
     """The network's input (3, size, size) for a box, and the matrix (2, 3) from the frame to the unit of the crop."""
     crop, matrix = crop_box(image, box, size, exact)

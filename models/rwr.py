@@ -43,6 +43,7 @@ class RwRConfig:
         release: r, positive; infinity keeps the pull constant.
         exact_crop: whether the crops are to follow the boxes in fractions of a pixel, for those who crop: with corners
             rounded as in WFLW-V, every frame's crop is off by up to a pixel, and the landmarks jitter with it.
+        steady_boxes: whether the boxes are to be freed from jitter before, by `utils.geometry.steady_box`.
 
     Raises:
         ValueError: an option is out of range.
@@ -55,6 +56,7 @@ class RwRConfig:
     pull: float = 0.0
     release: float = math.inf
     exact_crop: bool = False
+    steady_boxes: bool = False
 
     def __post_init__(self) -> None:
         if self.max_iters < 1:
@@ -72,7 +74,7 @@ class RwRConfig:
 VARIANTS: dict[str, RwRConfig] = {
     "faithful": RwRConfig(),
     "damped": RwRConfig(pull=0.3),
-    "steady": RwRConfig(carry="face", follow=0.5, pull=0.5, release=0.5, exact_crop=True),
+    "steady": RwRConfig(carry="face", follow=0.5, pull=0.4, release=0.5, exact_crop=True, steady_boxes=True),
 }
 """RwR of the original release; with a constant pull; and the steadiest that costs no accuracy (see the README)."""
 

@@ -10,7 +10,7 @@ from models.inference import Precision, autocast
 from models.ldeq import LDEQ, LDEQOutput
 from models.predictor import FaceLandmarks, check_boxes, crop_face, to_frame
 from models.rwr import RwR, RwRConfig
-from utils.geometry import box_overlap
+from utils.geometry import box_overlap, steady_box
 from utils.images import ColourOrder
 
 
@@ -20,15 +20,18 @@ class RestartRule:
 
     Attributes:
         overlap: the boxes of two frames have an intersection over union below this: another face, or a jump.
-        residual: the relative residual of the warm start, ||f(z0) - z0|| / ||f(z0)||, exceeds this, where the boxes
-            agree: a cut. In a video it is well below 1; between unrelated faces it is above.
+        residual: the relative residual of the warm start, ||f(z0) - z0|| / ||f(z0)||, exceeds this, or is NaN, where
+            the boxes agree: a cut. With the shipped weights and the variant "steady" it has the median 0.31 and the
+            99th percentile 0.96 over 704 frames of 16 real clips, half of them degraded, and the median 1.26 and the
+            5th percentile 0.89 over 224 cuts between them to another person at the same place: 1.0 finds 88 % of these
+            cuts, and 0.6 % of the frames are solved afresh in vain.
 
     Raises:
         ValueError: an option is out of range.
     """
 
     overlap: float = 0.3
-    residual: float = 1.1
+    residual: float = 1.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.overlap <= 1:
@@ -67,6 +70,8 @@ class LandmarkTracker:
         precision: Precision = "fp32",
         colour: ColourOrder = "bgr",
     ):
+        if rwr and model.config.mode == "explicit":
+            raise ValueError("an explicit network has no fixed point to carry on; use rwr=False")
         self.model = model.eval()
         self.config = config or RwRConfig()
         self.rwr = RwR(self.model, 1, self.config) if rwr else None
@@ -97,19 +102,26 @@ class LandmarkTracker:
             ValueError: The frame or the box has another form, or the box has no area; the state is kept.
         """
         boxes = check_boxes(np.asarray(box)[None])
+        restart = self._face_is_lost(boxes[0])
+        if self.config.steady_boxes and self.last is not None and not restart:
+            boxes = steady_box(self.last.box, boxes[0])[None]
         image, matrix = crop_face(frame, boxes[0], self.model.config.image_size, self.colour, self.config.exact_crop)
+        if restart:
+            self.reset()
         device = next(self.model.parameters()).device
         images = image[None].to(device, memory_format=torch.channels_last)
         with autocast(device, self.precision):
-            output, solved = self._solve(images, torch.from_numpy(matrix)[None], boxes[0])
+            output, solved = self._solve(images, torch.from_numpy(matrix)[None])
         (self.last,) = to_frame(output, boxes, matrix[None], solved)
         return self.last.landmarks
 
-    def _solve(self, images: torch.Tensor, matrices: torch.Tensor, box: np.ndarray) -> tuple[LDEQOutput, LDEQ]:
+    def _face_is_lost(self, box: np.ndarray) -> bool:
+        last, rule = self.last, self.restart
+        return last is not None and rule is not None and box_overlap(last.box, box) < rule.overlap
+
+    def _solve(self, images: torch.Tensor, matrices: torch.Tensor) -> tuple[LDEQOutput, LDEQ]:
         if self.rwr is None:
             return self.model(images), self.model
-        if self.last is not None and self.restart and box_overlap(self.last.box, box) < self.restart.overlap:
-            self.reset()
         if self.last is not None:
             output = self.rwr.step(images, matrices)
             # Put so that a residual of NaN is a restart too.

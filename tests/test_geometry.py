@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from utils.geometry import box_overlap, box_to_crop, crop_image, landmark_box, transform_points
+from utils.geometry import box_overlap, box_to_crop, crop_image, landmark_box, steady_box, transform_points
 
 
 def test_landmark_box_is_tight():
@@ -136,3 +136,14 @@ def test_overlap_is_intersection_over_union():
     assert box_overlap([0, 0, 1, 1], [0, 0, 1, 1]) == 1
     assert box_overlap([0, 0, 1, 1], [2, 2, 3, 3]) == 0
     assert box_overlap([1, 1, 1, 1], [1, 1, 1, 1]) == 0
+
+
+def test_a_steady_box_follows_a_fifth_of_a_jitter_and_nearly_all_of_a_motion():
+    box = np.array([0.0, 0.0, 100.0, 80.0])
+    np.testing.assert_allclose(steady_box(box, box), box)
+    # d = 0.02 is the jitter itself: half of the rest is followed.
+    np.testing.assert_allclose(steady_box(box, box + np.array([2, 0, 2, 0]))[0], 2 * (0.2 + 0.8 / 2))
+    assert steady_box(box, box + 0.01)[0] == pytest.approx(0.2 * 0.01, rel=1e-3)
+    assert steady_box(box, box + 50)[0] == pytest.approx(50, rel=1e-2)
+    with pytest.raises(ValueError, match="no area"):
+        steady_box(box, [0, 0, 0, 5])

@@ -1,5 +1,6 @@
 """The reader of WFLW-V and the stream of crops, on synthetic clips."""
 
+from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -12,6 +13,7 @@ from datasets.errors import DatasetError
 from datasets.wflw import Face, crop_face
 from datasets.wflw_v import (
     Clip,
+    Cut,
     TimeStep,
     list_clips,
     plan_slots,
@@ -22,7 +24,7 @@ from datasets.wflw_v import (
     read_landmarks,
     stream_crops,
 )
-from utils.geometry import box_to_crop, transform_points
+from utils.geometry import box_to_crop, steady_box, transform_points
 
 LENGTHS = {"a": 20, "b": 6, "c": 9, "d": 1}
 
@@ -165,13 +167,22 @@ def test_a_small_crop_is_made_as_that_of_a_still(four_clips: Path, tmp_path: Pat
 def test_a_frame_is_cut_out_in_every_way_that_is_asked_for(four_clips: Path):
     clip = list_clips(four_clips).clips[0]
     box = read_boxes(clip)[0]
-    frame = next(read_crops(clip, 64, cuts=(False, True)))
+    cuts = (Cut(), Cut(exact=True))
+    frame = next(read_crops(clip, 64, cuts))
     assert frame.images.shape == (2, 64, 64, 3)
-    for cut, matrix in zip((False, True), frame.matrices, strict=True):
-        np.testing.assert_allclose(256 * matrix, box_to_crop(box, exact=cut))
-    step = next(stream_crops([clip], 1, 64, cuts=(False, True)))
+    for cut, matrix in zip(cuts, frame.matrices, strict=True):
+        np.testing.assert_allclose(256 * matrix, box_to_crop(box, exact=cut.exact))
+    step = next(stream_crops([clip], 1, 64, cuts=cuts))
     np.testing.assert_array_equal(step.images[0], frame.images)
     np.testing.assert_array_equal(step.matrices[0], frame.matrices)
+
+
+def test_steady_crops_are_those_of_the_boxes_freed_from_jitter(four_clips: Path):
+    clip = list_clips(four_clips).clips[0]
+    boxes = read_boxes(clip)
+    first, second = islice(read_crops(clip, 64, (Cut(exact=True, steady=True),)), 2)
+    np.testing.assert_allclose(256 * first.matrices[0], box_to_crop(boxes[0], exact=True))
+    np.testing.assert_allclose(256 * second.matrices[0], box_to_crop(steady_box(boxes[0], boxes[1]), exact=True))
 
 
 def test_boxes_are_the_first_four_columns(four_clips: Path):

@@ -77,6 +77,38 @@ def box_overlap(first: ArrayLike, second: ArrayLike) -> float:
     return float(areas[2] / union) if union > 0 else 0.0
 
 
+def steady_box(before: ArrayLike, box: ArrayLike, least: float = 0.2, jitter: float = 0.02) -> np.ndarray:
+    """Follow the boxes of a video without their jitter.
+
+    The box goes a share of the way from the one before to the new one: `least` of it where they agree, nearly all where
+    they differ by much more than a detector's jitter: least + (1 - least) d^2 / (d^2 + jitter^2), with d the distance
+    of (centre, longer side) over the longer side.
+
+    Args:
+        before: (4,) x1, y1, x2, y2 that this function gave for the frame before.
+        box: (4,) of this frame.
+        least: Share in (0, 1].
+        jitter: d at which half of the rest is followed, positive.
+
+    Returns:
+        (4,) float64.
+
+    Raises:
+        ValueError: If the new box has no area.
+    """
+    before, box = np.asarray(before, dtype=np.float64), np.asarray(box, dtype=np.float64)
+    if not (box[2:] > box[:2]).all():
+        raise ValueError(f"box {box.tolist()} has no area: x2 must exceed x1 and y2 exceed y1")
+
+    def place(corners: np.ndarray) -> np.ndarray:
+        return np.append((corners[:2] + corners[2:]) / 2, (corners[2:] - corners[:2]).max())
+
+    longer = place(box)[2]
+    squared = np.sum((place(box) - place(before)) ** 2)
+    share = least + (1 - least) * squared / (squared + (jitter * longer) ** 2)
+    return before + share * (box - before)
+
+
 def transform_points(points: ArrayLike, matrix: ArrayLike, inverse: bool = False) -> np.ndarray:
     """Apply an affine matrix, or its inverse, to points.
 

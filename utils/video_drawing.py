@@ -28,6 +28,26 @@ def bgr(colour: str) -> tuple[int, int, int]:
     return tuple(round(255 * part) for part in reversed(to_rgb(colour)))
 
 
+def draw_points(picture: np.ndarray, points: np.ndarray, radius: float, colour: tuple[int, int, int]) -> None:
+    """Draw discs at (K, 2) points, to a fraction of a pixel, into a picture (H, W, 3) uint8 BGR."""
+    unit = 2**SUBPIXEL_BITS
+    for point in np.round(points * unit).astype(int).tolist():
+        cv2.circle(picture, point, round(radius * unit), colour, -1, cv2.LINE_AA, SUBPIXEL_BITS)
+
+
+def draw_text(
+    picture: np.ndarray, text: str, place: tuple[int, int], height: float, colour: tuple[int, int, int]
+) -> None:
+    """Write a line of a height in pixels, from the left end of its base line, into a picture (H, W, 3) uint8 BGR."""
+    scale = cv2.getFontScaleFromHeight(cv2.FONT_HERSHEY_SIMPLEX, round(0.7 * height))
+    # A dark outline keeps the text readable on every picture. A thicker font would be a wider one in OpenCV 5.
+    steps = (((-1, 0), 0), ((1, 0), 0), ((0, -1), 0), ((0, 1), 0), ((0, 0), 1))
+    for (across, down), share in steps:
+        shade = tuple(share * part for part in colour)
+        shifted = (place[0] + across, place[1] + down)
+        cv2.putText(picture, text, shifted, cv2.FONT_HERSHEY_SIMPLEX, scale, shade, 1, cv2.LINE_AA)
+
+
 def draw_overlay(
     frame: np.ndarray, predicted: np.ndarray, true: np.ndarray, box: np.ndarray, error: float, jitter: float | None
 ) -> np.ndarray:
@@ -50,20 +70,15 @@ def draw_overlay(
     corners = np.round(box).astype(int).tolist()
     cv2.rectangle(picture, corners[:2], corners[2:], (255, 255, 255))
     for points, colour in ((true, TRUE_COLOUR), (predicted, PREDICTED_COLOUR)):
-        for point in np.round(points * 2**SUBPIXEL_BITS).astype(int).tolist():
-            cv2.circle(picture, point, radius << SUBPIXEL_BITS, bgr(colour), -1, cv2.LINE_AA, SUBPIXEL_BITS)
+        draw_points(picture, points, radius, bgr(colour))
     lines = [
         (f"NME {100 * error:.2f} %  jitter {'-' if jitter is None else format(jitter, '.0f')}", "white"),
         ("predicted", PREDICTED_COLOUR),
         ("true", TRUE_COLOUR),
     ]
     height = max(14, round(TEXT_SHARE * frame.shape[0]))
-    scale = cv2.getFontScaleFromHeight(cv2.FONT_HERSHEY_SIMPLEX, round(0.7 * height))
     for line, (text, colour) in enumerate(lines, start=1):
-        # A dark outline keeps the text readable on every picture.
-        for shade, thickness in (((0, 0, 0), 3), (bgr(colour), 1)):
-            place = (height // 2, round(1.3 * line * height))
-            cv2.putText(picture, text, place, cv2.FONT_HERSHEY_SIMPLEX, scale, shade, thickness, cv2.LINE_AA)
+        draw_text(picture, text, (height // 2, round(1.3 * line * height)), height, bgr(colour))
     return picture
 
 

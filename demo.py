@@ -1,0 +1,307 @@
+"""Landmarks of the faces in a picture, a folder of pictures, a video, or the image of a webcam.
+
+python demo.py datasets/sample/videos/hopper_easy.mp4 --save overlay.mp4
+python demo.py portrait.jpg --save overlay.png --landmarks portrait.csv
+python demo.py pictures/ --save overlays/
+python demo.py 0 --show                  # the first webcam, in a window; q or Esc ends it
+python demo.py clip.mp4 --compare --save side_by_side.mp4
+python demo.py clip.mp4 --boxes boxes.npy --rwr_variant faithful --solve_first_frame false --restart false
+    # what test_LDEQ_WFLW_V.py computes for a clip with these boxes
+
+Faces are found by a detector (utils/face_detection.py) and followed from frame to frame by their own landmarks, each
+with an RwR state of its own (models/following.py). --boxes FILE takes your boxes instead, tight around the landmarks:
+.npy (frames, 4) or .csv with the columns frame, face, x1, y1, x2, y2; --cropped takes pictures that are one face
+already, cropped as WFLW's. The pictures of a folder are solved each on its own, with --sequence as a video.
+
+Landmarks go to --landmarks, JSON Lines or CSV (utils/landmark_files.py), by default results/demo/<input>.jsonl.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from datasets.wflw import NUM_LANDMARKS
+from models import LDEQ, CheckpointError
+from models.following import BoxFollower, Face, FaceFollower
+from models.inference import DEVICES, PRECISIONS, load_network, resolve_device
+from models.predictor import LandmarkPredictor
+from models.rwr import VARIANTS, RwRConfig
+from models.tracker import LandmarkTracker, RestartRule
+from utils.command_line import run, true_or_false
+from utils.face_detection import PICTURE_SIDE, VIDEO_SIDE, CenterFaceDetector
+from utils.geometry import box_to_crop
+from utils.landmark_files import LandmarkWriter, read_boxes
+from utils.overlay import COLOURS, PICTURE_SUFFIXES, JitterMeter, draw_face, open_writer, side_by_side, write_picture
+from utils.sources import Source, SourceError, has_display, open_source, read_frames, read_picture, silence_opencv
+
+ROOT = Path(__file__).parent
+NO_RWR, RWR = "every frame afresh", "RwR"
+END_KEYS = (ord("q"), 27)
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("input", help="a picture, a folder of pictures, a video, or the index of a webcam")
+    parser.add_argument(
+        "--landmark_model_weights",
+        type=Path,
+        default=ROOT / "weights" / "ldeq_mini.safetensors",
+        help="checkpoint of this project or of the original release (default: the shipped one)",
+    )
+    parser.add_argument(
+        "--landmarks", type=Path, metavar="FILE", help=".jsonl or .csv (default: results/demo/<input>.jsonl)"
+    )
+    parser.add_argument(
+        "--save",
+        type=Path,
+        metavar="FILE",
+        help="write the overlay: .mp4, .webp or .gif for a video, .png or .jpg for a picture, a folder for a folder",
+    )
+    parser.add_argument("--show", action="store_true", help="show the overlay in a window; q or Esc ends")
+    parser.add_argument("--compare", action="store_true", help="every frame afresh beside RwR, with a jitter meter")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--boxes", type=Path, metavar="FILE", help="boxes of the faces, .npy or .csv")
+    where.add_argument("--cropped", action="store_true", help="the whole picture is the crop of one face")
+    parser.add_argument("--sequence", action="store_true", help="the pictures of a folder are the frames of a video")
+    parser.add_argument("--rwr", type=true_or_false, default=True, metavar="true|false")
+    parser.add_argument(
+        "--rwr_variant", choices=VARIANTS, default="steady", help="RwR as in the original, or one that steadies more"
+    )
+    parser.add_argument(
+        "--solve_first_frame",
+        type=true_or_false,
+        default=True,
+        metavar="true|false",
+        help="whether a face's first frame gets a full solve, and not as few evaluations as the others",
+    )
+    parser.add_argument(
+        "--restart",
+        type=true_or_false,
+        default=True,
+        metavar="true|false",
+        help="whether a cut or a jump of the box counts as a first frame",
+    )
+    parser.add_argument("--device", choices=DEVICES, default="auto")
+    parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Run the demo; returns the exit status."""
+    args = parse_arguments()
+    torch.backends.cudnn.allow_tf32 = False
+    silence_opencv()
+    if args.show and not has_display():
+        raise SourceError("--show: there is no display here; use --save")
+    source = open_source(args.input)
+    as_video = source.kind in ("video", "webcam") or args.sequence
+    if args.sequence and source.kind != "folder":
+        raise SourceError(f"{args.input}: --sequence goes with a folder of pictures")
+    if args.compare and not (as_video and args.rwr):
+        raise SourceError("--compare goes with a video, and not with --rwr false")
+    if args.save:
+        check_save_path(args.save, source)
+    model = load_network(args.landmark_model_weights, resolve_device(args.device), NUM_LANDMARKS, "sample")
+    if as_video and args.rwr and model.config.mode == "explicit":
+        raise CheckpointError(
+            f"{args.landmark_model_weights}: an explicit network has no fixed point to carry on; use --rwr false"
+        )
+    landmarks_path = args.landmarks or Path("results") / "demo" / f"{source.name}.jsonl"
+    extra = ("image",) if source.kind == "folder" else ()
+    with LandmarkWriter(landmarks_path, NUM_LANDMARKS, extra) as writer:
+        run_source = run_video if as_video else run_pictures
+        status = run_source(source, model, writer, args)
+    print(f"Landmarks: {landmarks_path}")
+    if args.save:
+        print(f"Overlay: {args.save}")
+    return status
+
+
+def check_save_path(path: Path, source: Source) -> None:
+    """Make sure that the overlay does not replace the input.
+
+    Raises:
+        SourceError: If it does.
+    """
+    inputs = {entry.resolve() for entry in source.paths}
+    if path.resolve() in inputs or path.resolve() in {entry.parent for entry in inputs if source.kind == "folder"}:
+        raise SourceError(f"--save {path} would replace the input; choose another name")
+
+
+def run_pictures(source: Source, model: LDEQ, writer: LandmarkWriter, args: argparse.Namespace) -> int:
+    """Pictures, each on its own; those that do not decode are reported. Returns the exit status."""
+    predictor = LandmarkPredictor(model, args.precision)
+    boxes_of = make_boxes(args, PICTURE_SIDE)
+    broken, without, count = [], 0, 0
+    for number, path in enumerate(tqdm(source.paths, unit="picture", disable=len(source.paths) == 1)):
+        try:
+            picture = read_picture(path)
+        except SourceError as error:
+            if source.kind == "picture":
+                raise
+            broken.append(str(error))
+            continue
+        boxes = boxes_of(number, picture)
+        faces = [Face(face, found) for face, found in zip(boxes, predictor(picture, list(boxes.values())), strict=True)]
+        write_faces(writer, number, faces, {"image": path.name})
+        count, without = count + len(faces), without + (not faces)
+        overlay = draw_faces(picture, faces)
+        if args.save:
+            write_picture(overlay_path(args.save, path) if source.kind == "folder" else args.save, overlay)
+        if args.show and show(source.name, overlay, wait=True):
+            break
+    print(f"{count} faces in {len(source.paths) - len(broken)} pictures; {without} without a face")
+    for reason in broken:
+        print(f"not read: {reason}", file=sys.stderr)
+    return 1 if broken else 0
+
+
+def overlay_path(folder: Path, picture: Path) -> Path:
+    """Where the overlay of a picture of a folder goes."""
+    return folder / (picture.name if picture.suffix.lower() in PICTURE_SUFFIXES else f"{picture.name}.png")
+
+
+def run_video(source: Source, model: LDEQ, writer: LandmarkWriter, args: argparse.Namespace) -> int:
+    """A video, from frame to frame; Ctrl-C ends it and keeps what is done. Returns the exit status."""
+    find = make_finder(model, args)
+    crop_config = RwRConfig(exact_crop=args.cropped or VARIANTS[args.rwr_variant].exact_crop)
+    # On the very crops of RwR, so that nothing else differs.
+    afresh = BoxFollower(lambda: LandmarkTracker(model, False, crop_config, precision=args.precision))
+    meters = {title: JitterMeter() for title in (NO_RWR, RWR)}
+    numbers, count, started = set(), 0, time.monotonic()
+    with ExitStack() as stack:
+        overlays = stack.enter_context(open_writer(args.save, source.rate)) if args.save else None
+        frames = stack.enter_context(closing(video_frames(source)))
+        try:
+            for number, frame in enumerate(tqdm(frames, total=source.frames, unit="frame")):
+                faces = find(number, frame)
+                count += 1
+                numbers |= {face.number for face in faces}
+                image = {"image": source.paths[number].name} if source.kind == "folder" else {}
+                write_faces(writer, number, faces, image)
+                if not (overlays or args.show):
+                    continue
+                if args.compare:
+                    boxes = {face.number: face.landmarks.box for face in faces}
+                    overlay = compare(frame, {NO_RWR: afresh.step(frame, boxes), RWR: faces}, meters)
+                else:
+                    overlay = draw_faces(frame, faces)
+                if overlays:
+                    overlays.write(overlay)
+                if args.show and show(source.name, overlay):
+                    break
+        except KeyboardInterrupt:
+            print("\nended by Ctrl-C", file=sys.stderr)
+    seconds = time.monotonic() - started
+    print(f"{len(numbers)} faces in {count} frames, {count / seconds:.1f} frames a second")
+    if args.compare:
+        for title, meter in meters.items():
+            print(f"jitter, {title}: {meter.mean:.2f} % of the face")
+    return 0
+
+
+def video_frames(source: Source) -> Iterator[np.ndarray]:
+    """The frames of a video, or the pictures of a folder one after another."""
+    if source.kind == "folder":
+        yield from map(read_picture, source.paths)
+    else:
+        yield from read_frames(source)
+
+
+def make_boxes(args: argparse.Namespace, side: int) -> Callable[[int, np.ndarray], dict[int, np.ndarray]]:
+    """What gives the boxes of a single picture, by the number of the face: the user, the whole picture, a detector."""
+    if args.boxes:
+        given = read_boxes(args.boxes)
+        return lambda number, picture: given.get(number, {})
+    if args.cropped:
+        return lambda number, picture: {0: whole_picture_box(picture)}
+    detector = CenterFaceDetector(side)
+    return lambda number, picture: dict(enumerate(detector.detect(picture)[:, :4]))
+
+
+def make_finder(model: LDEQ, args: argparse.Namespace) -> Callable[[int, np.ndarray], list[Face]]:
+    """What gives the faces of the next frame of a video, from its number and its picture."""
+
+    def new_tracker() -> LandmarkTracker:
+        return make_tracker(model, args)
+
+    if not (args.boxes or args.cropped):
+        detecting = FaceFollower(new_tracker, CenterFaceDetector(VIDEO_SIDE))
+        return lambda number, frame: detecting.step(frame)
+    given, boxes_of = BoxFollower(new_tracker), make_boxes(args, VIDEO_SIDE)
+    return lambda number, frame: given.step(frame, boxes_of(number, frame))
+
+
+def make_tracker(model: LDEQ, args: argparse.Namespace) -> LandmarkTracker:
+    """The tracker of a new face."""
+    config = VARIANTS[args.rwr_variant]
+    return LandmarkTracker(
+        model,
+        args.rwr,
+        replace(config, exact_crop=True) if args.cropped else config,
+        args.solve_first_frame,
+        RestartRule() if args.restart else None,
+        args.precision,
+    )
+
+
+def whole_picture_box(picture: np.ndarray) -> np.ndarray:
+    """(4,) the box whose crop is the whole picture."""
+    extent = np.array(picture.shape[1::-1])
+    margin = box_to_crop((0, 0, 1, 1), size=1, exact=True)[0, 0]
+    half = np.max(extent) * margin / 2
+    return np.concatenate([extent / 2 - half, extent / 2 + half])
+
+
+def write_faces(writer: LandmarkWriter, number: int, faces: list[Face], extra: dict[str, str]) -> None:
+    """Write the faces of a frame."""
+    for face in faces:
+        found = face.landmarks
+        writer.write(
+            number,
+            face.number,
+            found.box,
+            found.landmarks,
+            found.uncertainty,
+            found.evaluations,
+            found.residual,
+            **extra,
+        )
+
+
+def draw_faces(picture: np.ndarray, faces: list[Face], colours: Sequence[str] = COLOURS) -> np.ndarray:
+    """A copy of a picture with the landmarks of its faces, in the colours of their numbers."""
+    overlay = picture.copy()
+    for face in faces:
+        caption = str(face.number) if len(faces) > 1 else ""
+        draw_face(overlay, face.landmarks.landmarks, colours[face.number % len(colours)], caption)
+    return overlay
+
+
+def compare(frame: np.ndarray, faces: dict[str, list[Face]], meters: dict[str, JitterMeter]) -> np.ndarray:
+    """Methods side by side on one frame."""
+    panels = {}
+    for (title, of_method), colour in zip(faces.items(), COLOURS, strict=False):
+        meters[title].add({face.number: face.landmarks.landmarks for face in of_method})
+        panels[title] = draw_faces(frame, of_method, [colour])
+    return side_by_side(panels, meters)
+
+
+def show(title: str, picture: np.ndarray, wait: bool = False) -> bool:
+    """Show a picture in a window; whether the user wants to end."""
+    cv2.imshow(title, picture)
+    return cv2.waitKey(0 if wait else 1) & 0xFF in END_KEYS
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

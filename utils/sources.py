@@ -1,0 +1,183 @@
+"""Pictures, folders of pictures, videos and webcams as streams of frames."""
+
+import io
+import os
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
+ASSUMED_RATE = 25.0
+"""Frames per second where a source does not say."""
+
+
+class SourceError(ValueError):
+    """An input that cannot be read; the message names it and says what to do."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """An input that was found to be readable.
+
+    Attributes:
+        kind: "picture", "folder", "video" or "webcam".
+        name: for the names of what is made from it.
+        paths: the file, or the pictures of a folder in natural order (2 before 10); none for a webcam.
+        rate: frames per second.
+        frames: how many there are, as far as is known; None for a webcam.
+        webcam: its index; None for the others.
+    """
+
+    kind: str
+    name: str
+    paths: tuple[Path, ...]
+    rate: float
+    frames: int | None
+    webcam: int | None = None
+
+
+def open_source(text: str) -> Source:
+    """Find out what an input is.
+
+    Args:
+        text: path of a picture, of a folder of pictures or of a video, or the index of a webcam. A file whose name is
+            a number is meant by ./NUMBER.
+
+    Raises:
+        SourceError: There is no such thing, or it holds no picture.
+    """
+    if text.isdecimal():
+        return Source("webcam", f"webcam_{int(text)}", (), ASSUMED_RATE, None, int(text))
+    path = Path(text)
+    if path.is_dir():
+        pictures = [entry for entry in path.iterdir() if entry.is_file() and is_picture(entry)]
+        if not pictures:
+            raise SourceError(f"{path}: the folder holds no picture ({' '.join(PICTURE_SUFFIXES)}); give another")
+        pictures.sort(key=lambda entry: natural_order(entry.name))
+        return Source("folder", path.resolve().name or "folder", tuple(pictures), ASSUMED_RATE, len(pictures))
+    if not path.is_file():
+        raise SourceError(f"{path}: no such file or folder; give a picture, a folder, a video or the index of a webcam")
+    if is_picture(path):
+        return Source("picture", path.stem, (path,), ASSUMED_RATE, 1)
+    capture = _open_video(path)
+    rate, frames = capture.get(cv2.CAP_PROP_FPS), int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+    capture.release()
+    return Source(
+        "video", path.stem, (path,), rate if 0 < rate <= 1000 else ASSUMED_RATE, frames if frames > 0 else None
+    )
+
+
+def silence_opencv() -> None:
+    """No messages of OpenCV's own, since the readers here give their reasons."""
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # read when the first video is opened
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
+
+def is_picture(path: Path) -> bool:
+    """Whether the suffix is one of a picture."""
+    return path.suffix.lower() in PICTURE_SUFFIXES
+
+
+def natural_order(name: str) -> list[tuple[int, str]]:
+    """A sorting key that puts numbers in a name by their value."""
+    return [(int(part), "") if part.isdecimal() else (-1, part.lower()) for part in re.split(r"(\d+)", name)]
+
+
+def read_picture(path: Path) -> np.ndarray:
+    """Read a picture of any depth, grey or in colour, turned as its metadata say; white where it is transparent.
+
+    Args:
+        path: Any format that OpenCV decodes.
+
+    Returns:
+        (H, W, 3) uint8 BGR.
+
+    Raises:
+        SourceError: If the file cannot be read or does not decode, for example because it is cut short.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise SourceError(f"{path}: cannot be read ({error.strerror}); check the file") from error
+    # Unlike imread, imdecode refuses a file that is cut short instead of filling up with grey.
+    picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
+    if picture is None:
+        raise SourceError(f"{path}: is not a picture that decodes; it is damaged or of another format")
+    alpha = _read_alpha(content)
+    if alpha is None or alpha.shape != picture.shape[:2]:
+        return picture
+    share = alpha[:, :, None].astype(np.float32) / 255
+    return np.round(share * picture + (1 - share) * 255).astype(np.uint8)
+
+
+def _read_alpha(content: bytes) -> np.ndarray | None:
+    """(H, W) uint8, turned as the metadata say; None without transparency. OpenCV would decode it, but not turn it."""
+    try:
+        with Image.open(io.BytesIO(content)) as picture:
+            if not picture.has_transparency_data:
+                return None
+            return np.asarray(ImageOps.exif_transpose(picture).convert("RGBA").getchannel("A"))
+    except (UnidentifiedImageError, OSError):
+        # A format that only OpenCV knows.
+        return None
+
+
+def read_frames(source: Source) -> Iterator[np.ndarray]:
+    """The frames of a video or webcam, each (H, W, 3) uint8 BGR, turned as the metadata say.
+
+    A webcam has no end. A video that is cut short ends where it does, with a warning on stderr.
+
+    Raises:
+        SourceError: If it does not open or has no frame that decodes.
+    """
+    capture = _open_webcam(source.webcam) if source.webcam is not None else _open_video(source.paths[0])
+    count = 0
+    try:
+        while True:
+            there, frame = capture.read()
+            if not there:
+                break
+            count += 1
+            yield frame if frame.ndim == 3 else cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR)
+    finally:
+        capture.release()
+    if count == 0:
+        name = source.paths[0] if source.paths else f"webcam {source.webcam}"
+        raise SourceError(f"{name}: gives no frame that decodes; it is damaged or of another format")
+    # Containers without an index tell their length by duration and rate, which is off by a little.
+    if source.frames is not None and count < 0.97 * source.frames - 1:
+        print(
+            f"warning: {source.paths[0]}: ends after {count} of {source.frames} frames; it is cut short or damaged",
+            file=sys.stderr,
+        )
+
+
+def _open_video(path: Path) -> cv2.VideoCapture:
+    # One thread: the network needs the others, and frames are decoded while it waits.
+    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
+    if not capture.isOpened():
+        raise SourceError(f"{path}: is no picture or video that can be decoded; it is damaged or of another format")
+    capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)
+    return capture
+
+
+def _open_webcam(index: int) -> cv2.VideoCapture:
+    capture = cv2.VideoCapture(index)
+    if not capture.isOpened():
+        raise SourceError(f"webcam {index} does not open; check that it is connected, allowed and free, or try another")
+    # What the driver has queued is late.
+    capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
+    return capture
+
+
+def has_display() -> bool:
+    """Whether a window can be opened. OpenCV would end the process where it cannot."""
+    if sys.platform in ("win32", "darwin"):
+        return True
+    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
