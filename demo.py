@@ -22,6 +22,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import cv2
@@ -182,8 +183,10 @@ def run_video(source: Source, model: LDEQ, writer: LandmarkWriter, args: argpars
     with ExitStack() as stack:
         overlays = stack.enter_context(open_writer(args.save, source.rate)) if args.save else None
         frames = stack.enter_context(closing(video_frames(source)))
+        # A source that does not open says so before there is a progress bar.
+        first = next(frames)
         try:
-            for number, frame in enumerate(tqdm(frames, total=source.frames, unit="frame")):
+            for number, frame in enumerate(tqdm(chain([first], frames), total=source.frames, unit="frame")):
                 faces = find(number, frame)
                 count += 1
                 numbers |= {face.number for face in faces}

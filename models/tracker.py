@@ -21,10 +21,10 @@ class RestartRule:
     Attributes:
         overlap: the boxes of two frames have an intersection over union below this: another face, or a jump.
         residual: the relative residual of the warm start, ||f(z0) - z0|| / ||f(z0)||, exceeds this, or is NaN, where
-            the boxes agree: a cut. With the shipped weights and the variant "steady" it has the median 0.31 and the
-            99th percentile 0.96 over 704 frames of 16 real clips, half of them degraded, and the median 1.26 and the
-            5th percentile 0.89 over 224 cuts between them to another person at the same place: 1.0 finds 88 % of these
-            cuts, and 0.6 % of the frames are solved afresh in vain.
+            the boxes agree: a cut. With the shipped weights and the variant "steady" it has the median 0.27 and the
+            99th percentile 0.97 over 704 frames of 16 real clips, half of them degraded, and the median 1.27 and the
+            5th percentile 0.90 over 224 cuts between them to another person at the same place: 1.0 finds 88 % of these
+            cuts, and 0.7 % of the frames are solved afresh in vain.
 
     Raises:
         ValueError: an option is out of range.

@@ -162,7 +162,7 @@ def filter_grids() -> dict[str, Sequence[Filter]]:
     averages = [ExponentialMovingAverage(round(0.05 * step, 2)) for step in range(1, 21)]
     one_euros = [
         OneEuro(cutoff, beta)
-        for cutoff, beta in product((0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 0.6), (0, 1, 3, 10, 30, 100, 300))
+        for cutoff, beta in product((0.01, 0.02, 0.04, 0.08, 0.15, 0.3, 0.6, 1.2, 2.5), (0, 1, 3, 10, 30, 100, 300))
     ]
     one_euros.append(OneEuro(math.inf, 0))
     grids: list[Sequence[Filter]] = [averages, one_euros]

@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+from tqdm import tqdm
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
 ASSUMED_RATE = 25.0
@@ -152,7 +153,7 @@ def read_frames(source: Source) -> Iterator[np.ndarray]:
         raise SourceError(f"{name}: gives no frame that decodes; it is damaged or of another format")
     # Containers without an index tell their length by duration and rate, which is off by a little.
     if source.frames is not None and count < 0.97 * source.frames - 1:
-        print(
+        tqdm.write(
             f"warning: {source.paths[0]}: ends after {count} of {source.frames} frames; it is cut short or damaged",
             file=sys.stderr,
         )
