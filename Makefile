@@ -29,4 +29,4 @@ test: .venv/.installed-dev
 	touch $@
 
 clean:
-	rm -rf .venv .pytest_cache .ruff_cache results
+	rm -rf .venv .pytest_cache .ruff_cache

@@ -192,7 +192,7 @@ def run_video(source: Source, model: LDEQ, writer: LandmarkWriter, args: argpars
                 numbers |= {face.number for face in faces}
                 image = {"image": source.paths[number].name} if source.kind == "folder" else {}
                 write_faces(writer, number, faces, image)
-                if not (overlays or args.show):
+                if not (overlays or args.show or args.compare):
                     continue
                 if args.compare:
                     boxes = {face.number: face.landmarks.box for face in faces}

@@ -2,7 +2,7 @@
 
 python train_LDEQ_WFLW.py --preset mini --dataset_path /path/to/WFLW --output_folder runs/mini
 python train_LDEQ_WFLW.py --preset mini --dataset_path /path/to/WFLW --output_folder runs/mini --resume
-torchrun --nproc_per_node=8 train_LDEQ_WFLW.py --preset paper --dataset_path /path/to/WFLW --output_folder runs/paper \
+torchrun --nproc_per_node=8 train_LDEQ_WFLW.py --preset paper --dataset_path /path/to/WFLW --output_folder runs/paper \\
     --backbone_weights hrnetv2_w18_imagenet_pretrained.pth --precision bf16
 
 The run folder gets weights.safetensors (the moving average of the weights, after every epoch), config.json, log.csv,
@@ -252,7 +252,7 @@ def validate(model: LDEQ, crops: WFLWCrops, batch_size: int, args: argparse.Name
 
 def mean_nme(keypoints: Tensor, landmarks: Tensor) -> float:
     """Mean NME of a batch, as a fraction."""
-    return float(nme(keypoints.double().cpu().numpy(), landmarks.double().cpu().numpy()).mean())
+    return float(nme(keypoints.cpu().double().numpy(), landmarks.cpu().double().numpy()).mean())
 
 
 if __name__ == "__main__":

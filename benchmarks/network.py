@@ -107,7 +107,7 @@ def measure_convergence(model: LDEQ, batches: list[tuple[Tensor, Tensor]], preci
     for budget in BUDGETS:
         solver = replace(model.config.solver, max_evals=budget, min_evals=1, tol=0.0)
         outputs = list(predict(model.with_solver(solver), (images for images, _ in batches), precision))
-        keypoints = torch.cat([output.keypoints.double().cpu() for output in outputs]).numpy()
+        keypoints = torch.cat([output.keypoints.cpu().double() for output in outputs]).numpy()
         residual = torch.cat([output.solution.residual.cpu() for output in outputs]).numpy()
         rows.append(
             {

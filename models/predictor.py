@@ -100,7 +100,7 @@ def crop_face(
 
 def to_frame(output: LDEQOutput, boxes: np.ndarray, matrices: np.ndarray, model: LDEQ) -> list[FaceLandmarks]:
     """The network's output for N crops in pixels of their frames."""
-    uncertainty = output.uncertainty.double().cpu().numpy()
+    uncertainty = output.uncertainty.cpu().double().numpy()
     results = to_results(output, model.config)
     return [
         FaceLandmarks(

@@ -118,14 +118,17 @@ class RwR:
             The network's output for the B crops; with a pull, keypoints, uncertainty, heatmaps and z_star are those of
             the state after it.
         """
-        if self.state is None or self.config.carry == "unchanged":
-            start, previous = self.state, self.keypoints
-        else:
-            moved = change_of_crop(self.matrices, matrices).to(self.state)
-            start, previous = carry_state(self.state, moved), transform_points(self.keypoints, moved)
+        # Half precision would round the geometry to a pixel; only the network may use it.
+        with torch.autocast(images.device.type, enabled=False):
+            if self.state is None or self.config.carry == "unchanged":
+                start, previous = self.state, self.keypoints
+            else:
+                moved = change_of_crop(self.matrices, matrices).to(self.state)
+                start, previous = carry_state(self.state, moved), transform_points(self.keypoints, moved)
         output = self.model(images, start)
         if self.config.pull and start is not None:
-            output = self._pulled(output, start, previous)
+            with torch.autocast(images.device.type, enabled=False):
+                output = self._pulled(output, start, previous)
         self._remember(output, matrices)
         return output
 

@@ -472,8 +472,13 @@ def test_a_run_that_was_killed_goes_on_to_the_same_end(
     ended = download(*options(site, index, out), "--limit", 4)
     assert ended.status == 1
     assert "done: 3\nunavailable: 1\n3 of 4 clips are in" in ended.out
-    for name in ("download_status.csv", *(f"videos/{make_id(number)}.mp4" for number in range(3))):
-        assert (out / name).read_bytes() == (tmp_path / "undisturbed" / name).read_bytes()
+    assert (out / "download_status.csv").read_bytes() == (tmp_path / "undisturbed/download_status.csv").read_bytes()
+    for number in range(3):
+        name = f"videos/{make_id(number)}.mp4"
+        # Not the bytes: with several threads the encoder's differ from run to run.
+        again, once = read_frames(out / name).astype(float), read_frames(tmp_path / "undisturbed" / name)
+        assert again.shape == once.shape
+        assert np.abs(again - once).mean() < 1
     assert len(list((out / "videos").iterdir())) == 3
     assert [site.asked[make_id(number)] for number in range(2)] == [before[make_id(number)] for number in range(2)]
     assert [path.name for path in (out / ".download").iterdir()] == ["lock"]
