@@ -5,15 +5,16 @@ python demo.py portrait.jpg --save overlay.png --landmarks portrait.csv
 python demo.py pictures/ --save overlays/
 python demo.py 0 --show                  # the first webcam, in a window; q or Esc ends it
 python demo.py clip.mp4 --compare --save side_by_side.mp4
-python demo.py clip.mp4 --boxes boxes.npy --rwr_variant faithful --solve_first_frame false --restart false
+python demo.py clip.mp4 --boxes boxes.npy --rwr_variant faithful --crop original --solve_first_frame false \\
+    --restart false
     # what test_LDEQ_WFLW_V.py computes for a clip with these boxes
 
-Faces are found by a detector (utils/face_detection.py) and followed from frame to frame by their own landmarks, each
-with an RwR state of its own (models/following.py). --boxes FILE takes your boxes instead, tight around the landmarks:
+Faces are found by a detector (inference/detector.py) and followed from frame to frame by their own landmarks, each
+with an RwR state of its own (inference/faces.py). --boxes FILE takes your boxes instead, tight around the landmarks:
 .npy (frames, 4) or .csv with the columns frame, face, x1, y1, x2, y2; --cropped takes pictures that are one face
 already, cropped as WFLW's. The pictures of a folder are solved each on its own, with --sequence as a video.
 
-Landmarks go to --landmarks, JSON Lines or CSV (utils/landmark_files.py), by default results/demo/<input>.jsonl.
+Landmarks go to --landmarks, JSON Lines or CSV (inference/landmark_files.py), by default results/demo/<input>.jsonl.
 """
 
 import argparse
@@ -21,7 +22,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
@@ -31,20 +31,24 @@ import torch
 from tqdm import tqdm
 
 from datasets.wflw import NUM_LANDMARKS
-from models import LDEQ, CheckpointError
-from models.following import BoxFollower, Face, FaceFollower
-from models.inference import DEVICES, PRECISIONS, load_network, resolve_device
-from models.predictor import LandmarkPredictor
-from models.rwr import VARIANTS, RwRConfig
-from models.tracker import LandmarkTracker, RestartRule
+from inference.detector import PICTURE_SIDE, VIDEO_SIDE, CenterFaceDetector
+from inference.faces import BoxFollower, Face, FaceFollower
+from inference.landmark_files import LandmarkWriter, read_boxes
+from inference.network import load_network, resolve_device
+from inference.options import add_machine_options, add_weights_option
+from inference.predictor import LandmarkPredictor
+from inference.tracker import LandmarkTracker, RestartRule
+from models import LDEQ
+from models.rwr import VARIANTS
 from utils.command_line import run, true_or_false
-from utils.face_detection import PICTURE_SIDE, VIDEO_SIDE, CenterFaceDetector
+from utils.crops import CROP_RULES, CropRule
+from utils.drawing import COLOURS, draw_face
+from utils.errors import CheckpointError, InputError
 from utils.geometry import box_to_crop
-from utils.landmark_files import LandmarkWriter, read_boxes
-from utils.overlay import COLOURS, PICTURE_SUFFIXES, JitterMeter, draw_face, open_writer, side_by_side, write_picture
-from utils.sources import Source, SourceError, has_display, open_source, read_frames, read_picture, silence_opencv
+from utils.side_by_side import JitterMeter, side_by_side
+from utils.sources import Source, has_display, open_source, read_frames, read_picture, silence_opencv
+from utils.writers import PICTURE_SUFFIXES, open_writer, write_picture
 
-ROOT = Path(__file__).parent
 NO_RWR, RWR = "every frame afresh", "RwR"
 END_KEYS = (ord("q"), 27)
 
@@ -53,12 +57,7 @@ def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("input", help="a picture, a folder of pictures, a video, or the index of a webcam")
-    parser.add_argument(
-        "--landmark_model_weights",
-        type=Path,
-        default=ROOT / "weights" / "ldeq_mini.safetensors",
-        help="checkpoint of this project or of the original release (default: the shipped one)",
-    )
+    add_weights_option(parser)
     parser.add_argument(
         "--landmarks", type=Path, metavar="FILE", help=".jsonl or .csv (default: results/demo/<input>.jsonl)"
     )
@@ -79,6 +78,9 @@ def parse_arguments() -> argparse.Namespace:
         "--rwr_variant", choices=VARIANTS, default="steady", help="RwR as in the original, or one that steadies more"
     )
     parser.add_argument(
+        "--crop", choices=CROP_RULES, default="steady", help="how the faces are cut out of the frames of a video"
+    )
+    parser.add_argument(
         "--solve_first_frame",
         type=true_or_false,
         default=True,
@@ -92,8 +94,7 @@ def parse_arguments() -> argparse.Namespace:
         metavar="true|false",
         help="whether a cut or a jump of the box counts as a first frame",
     )
-    parser.add_argument("--device", choices=DEVICES, default="auto")
-    parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
+    add_machine_options(parser)
     return parser.parse_args()
 
 
@@ -103,13 +104,13 @@ def main() -> int:
     torch.backends.cudnn.allow_tf32 = False
     silence_opencv()
     if args.show and not has_display():
-        raise SourceError("--show: there is no display here; use --save")
+        raise InputError("--show: there is no display here; use --save")
     source = open_source(args.input)
     as_video = source.kind in ("video", "webcam") or args.sequence
     if args.sequence and source.kind != "folder":
-        raise SourceError(f"{args.input}: --sequence goes with a folder of pictures")
+        raise InputError(f"{args.input}: --sequence goes with a folder of pictures")
     if args.compare and not (as_video and args.rwr):
-        raise SourceError("--compare goes with a video, and not with --rwr false")
+        raise InputError("--compare goes with a video, and not with --rwr false")
     if args.save:
         check_save_path(args.save, source)
     model = load_network(args.landmark_model_weights, resolve_device(args.device), NUM_LANDMARKS, "sample")
@@ -132,11 +133,11 @@ def check_save_path(path: Path, source: Source) -> None:
     """Make sure that the overlay does not replace the input.
 
     Raises:
-        SourceError: If it does.
+        InputError: If it does.
     """
     inputs = {entry.resolve() for entry in source.paths}
     if path.resolve() in inputs or path.resolve() in {entry.parent for entry in inputs if source.kind == "folder"}:
-        raise SourceError(f"--save {path} would replace the input; choose another name")
+        raise InputError(f"--save {path} would replace the input; choose another name")
 
 
 def run_pictures(source: Source, model: LDEQ, writer: LandmarkWriter, args: argparse.Namespace) -> int:
@@ -147,7 +148,7 @@ def run_pictures(source: Source, model: LDEQ, writer: LandmarkWriter, args: argp
     for number, path in enumerate(tqdm(source.paths, unit="picture", disable=len(source.paths) == 1)):
         try:
             picture = read_picture(path)
-        except SourceError as error:
+        except InputError as error:
             if source.kind == "picture":
                 raise
             broken.append(str(error))
@@ -175,9 +176,9 @@ def overlay_path(folder: Path, picture: Path) -> Path:
 def run_video(source: Source, model: LDEQ, writer: LandmarkWriter, args: argparse.Namespace) -> int:
     """A video, from frame to frame; Ctrl-C ends it and keeps what is done. Returns the exit status."""
     find = make_finder(model, args)
-    crop_config = RwRConfig(exact_crop=args.cropped or VARIANTS[args.rwr_variant].exact_crop)
+    rule = CropRule(exact=CROP_RULES[args.crop].exact)
     # On the very crops of RwR, so that nothing else differs.
-    afresh = BoxFollower(lambda: LandmarkTracker(model, False, crop_config, precision=args.precision))
+    afresh = BoxFollower(lambda: LandmarkTracker(model, False, crop=rule, precision=args.precision))
     meters = {title: JitterMeter() for title in (NO_RWR, RWR)}
     numbers, count, started = set(), 0, time.monotonic()
     with ExitStack() as stack:
@@ -247,13 +248,13 @@ def make_finder(model: LDEQ, args: argparse.Namespace) -> Callable[[int, np.ndar
 
 def make_tracker(model: LDEQ, args: argparse.Namespace) -> LandmarkTracker:
     """The tracker of a new face."""
-    config = VARIANTS[args.rwr_variant]
     return LandmarkTracker(
         model,
         args.rwr,
-        replace(config, exact_crop=True) if args.cropped else config,
+        VARIANTS[args.rwr_variant],
         args.solve_first_frame,
         RestartRule() if args.restart else None,
+        CROP_RULES["exact"] if args.cropped else CROP_RULES[args.crop],
         args.precision,
     )
 

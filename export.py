@@ -20,18 +20,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from inference.options import add_weights_option
+from inference.streams import RwR
 from models import LDEQ, load_checkpoint
-from models.rwr import RwR
 from utils.command_line import run
+from utils.errors import OptionError
 
-ROOT = Path(__file__).parent
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 FRAMES = 4
 TOLERANCE = 1e-4
-
-
-class ExportError(ValueError):
-    """A network that cannot be exported, or whose export computes something else."""
 
 
 class Backbone(nn.Module):
@@ -63,32 +60,32 @@ class Cell(nn.Module):
 def main() -> None:
     """Export, check, report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--landmark_model_weights", type=Path, default=ROOT / "weights" / "ldeq_mini.safetensors")
+    add_weights_option(parser)
     parser.add_argument("--output_folder", type=Path, default=Path("results/onnx"))
     args = parser.parse_args()
     require_packages()
     model = load_checkpoint(args.landmark_model_weights).eval()
     if model.config.mode == "explicit":
-        raise ExportError(f"{args.landmark_model_weights}: an explicit network has no fixed point to iterate to")
+        raise OptionError(f"{args.landmark_model_weights}: an explicit network has no fixed point to iterate to")
     args.output_folder.mkdir(parents=True, exist_ok=True)
     backbone, cell = export(model, args.output_folder)
     difference = largest_difference(model, backbone, cell)
     print(f"{backbone} and {cell}: keypoints differ from PyTorch's by at most {difference:.1e} of the crop")
     if not difference < TOLERANCE:
-        raise ExportError(f"{args.output_folder}: the export differs by more than {TOLERANCE}; do not use it")
+        raise OptionError(f"{args.output_folder}: the export differs by more than {TOLERANCE}; do not use it")
 
 
 def require_packages() -> None:
     """Check for what is only needed here.
 
     Raises:
-        ExportError: A package is missing.
+        OptionError: A package is missing.
     """
     for name in PACKAGES:
         try:
             __import__(name)
         except ImportError as error:
-            raise ExportError(f"{name} is missing; pip install {' '.join(PACKAGES)}") from error
+            raise OptionError(f"{name} is missing; pip install {' '.join(PACKAGES)}") from error
 
 
 def export(model: LDEQ, folder: Path) -> tuple[Path, Path]:

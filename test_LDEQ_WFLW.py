@@ -29,24 +29,17 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from datasets.training import initialise_worker
 from datasets.wflw import NUM_LANDMARKS, RAW_BOXES, SPLITS, WFLWCrops, WFLWTest, load_wflw_test
+from evaluation.figures import Panel, contact_sheet, error_curves
+from evaluation.scores import Predictions, Score, write_predictions
+from inference.network import load_network, predict, resolve_device
+from inference.options import add_machine_options, add_weights_option
 from models import LDEQ, LDEQConfig, LDEQOutput
-from models.inference import DEVICES, PRECISIONS, load_network, predict, resolve_device
 from solvers import SOLVERS, Status
 from solvers.contract import StopRule
-from utils.command_line import non_negative_integer, positive_integer, run
-from utils.distributed import Process, gather, start_process
-from utils.drawing import Panel, contact_sheet, error_curves, save_figure
-from utils.reports import (
-    Predictions,
-    Score,
-    format_duration,
-    prepare_output_folder,
-    write_csv,
-    write_json,
-    write_predictions,
-)
+from utils.command_line import format_duration, non_negative_integer, positive_integer, run
+from utils.files import prepare_output_folder, save_figure, write_csv, write_json
+from utils.processes import Process, gather, initialise_worker, start_process
 
 ROOT = Path(__file__).parent
 EXPLICIT = "explicit"
@@ -55,12 +48,7 @@ EXPLICIT = "explicit"
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--landmark_model_weights",
-        type=Path,
-        default=ROOT / "weights" / "ldeq_mini.safetensors",
-        help="checkpoint of this project or of the original release (default: the shipped one)",
-    )
+    add_weights_option(parser)
     parser.add_argument(
         "--dataset_path",
         type=Path,
@@ -70,8 +58,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--raw_box", choices=RAW_BOXES, default="landmarks", help="what raw faces are cropped from")
     parser.add_argument("--workers", type=non_negative_integer, default=2, help="processes that read faces")
     parser.add_argument("--batch_size", type=positive_integer, default=32)
-    parser.add_argument("--device", choices=DEVICES, default="auto")
-    parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
+    add_machine_options(parser)
     parser.add_argument(
         "--stop_rule",
         choices=get_args(StopRule),

@@ -35,40 +35,39 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from datasets.errors import DatasetError
+from datasets.clip_stream import Frame, read_crops, stream_crops
 from datasets.wflw import NUM_LANDMARKS
 from datasets.wflw_v import (
     SPLITS,
     Clip,
-    ClipError,
-    Cut,
-    Frame,
     frame_rate,
-    initialise_decoder,
     list_clips,
     open_clip,
     published_results,
     read_boxes,
-    read_crops,
     read_frames,
     read_landmarks,
-    stream_crops,
 )
-from models import LDEQ, CheckpointError
-from models.inference import DEVICES, PRECISIONS, load_network, resolve_device
+from evaluation.comparison import TUNING_RULE, LabelledTrack, MethodScore, format_table, score_tracks, tune_filter
+from evaluation.convergence import convergence, milliseconds_per_frame
+from evaluation.filters import filter_grids
+from evaluation.video_figures import clip_figure, comparison_figure, convergence_figure, draw_overlay
+from evaluation.video_results import ClipPredictions, ClipRow, VideoResults, average
+from inference.network import load_network, resolve_device
+from inference.options import add_machine_options, add_weights_option
+from inference.streams import FrameSolver, FreshSolver, RecurrentSolver
+from models import LDEQ
 from models.rwr import VARIANTS, RwRConfig
-from models.video import FrameSolver, FreshSolver, RecurrentSolver, convergence, milliseconds_per_frame
 from solvers.contract import StopRule
-from utils.command_line import non_negative_integer, positive_integer, run, true_or_false
-from utils.comparison import TUNING_RULE, LabelledTrack, MethodScore, format_table, score_tracks, tune_filter
-from utils.drawing import save_figure
-from utils.filters import filter_grids
+from utils.command_line import format_duration, non_negative_integer, positive_integer, run, true_or_false
+from utils.crops import CROP_RULES, CropRule
+from utils.errors import CheckpointError, ClipError, InputError
+from utils.files import prepare_output_folder, save_figure, write_csv, write_json
 from utils.geometry import box_to_crop, transform_points
 from utils.images import to_network_input
 from utils.metrics import frame_jitter, nme, video_nme, video_nmj
-from utils.reports import format_duration, prepare_output_folder, write_csv, write_json
-from utils.video_drawing import VideoWriter, clip_figure, comparison_figure, convergence_figure, draw_overlay
-from utils.video_results import ClipPredictions, ClipRow, VideoResults, average
+from utils.sources import initialise_decoder
+from utils.writers import VideoWriter
 
 ROOT = Path(__file__).parent
 NO_RWR, RWR = "no_rwr", "rwr"
@@ -84,12 +83,7 @@ CONVERGENCE = {"clips": 4, "frames": 51, "every": 10, "max_evals": 12}
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--landmark_model_weights",
-        type=Path,
-        default=ROOT / "weights" / "ldeq_mini.safetensors",
-        help="checkpoint of this project or of the original release (default: the shipped one)",
-    )
+    add_weights_option(parser)
     parser.add_argument(
         "--WFLW_V_dataset_path",
         type=Path,
@@ -114,13 +108,15 @@ def parse_arguments() -> argparse.Namespace:
         default=FAITHFUL,
         help="RwR as in the original, or one of the forms of models/rwr.py that steady more",
     )
+    parser.add_argument(
+        "--crop", choices=CROP_RULES, default="original", help="how the faces are cut out of the frames"
+    )
     parser.add_argument("--WFLW_V_batch_size", type=positive_integer, default=5, help="clips side by side")
     parser.add_argument("--WFLW_V_workers", type=non_negative_integer, default=2, help="processes that decode clips")
     parser.add_argument(
         "--verbose_solver", type=true_or_false, default=False, metavar="true|false", help="print a line a frame"
     )
-    parser.add_argument("--device", choices=DEVICES, default="auto")
-    parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
+    add_machine_options(parser)
     parser.add_argument(
         "--stop_rule",
         choices=get_args(StopRule),
@@ -211,9 +207,9 @@ def choose_tuning_clips(args: argparse.Namespace, clips: dict[str, Clip]) -> dic
             video_id: clips.get(video_id) or open_clip(args.WFLW_V_dataset_path, video_id, "") for video_id in ids
         }
     except ClipError as error:
-        raise DatasetError(f"--tuning_ids: {error}") from error
+        raise InputError(f"--tuning_ids: {error}") from error
     if not clips.keys() - tuning.keys():
-        raise DatasetError("--compare: no clip is left to evaluate beside those that filters are tuned on; add clips")
+        raise InputError("--compare: no clip is left to evaluate beside those that filters are tuned on; add clips")
     return tuning
 
 
@@ -236,6 +232,7 @@ def describe_numbers(
         "solver": model.config.to_dict()["solver"] if fresh else None,
         # Only under this rule do frames that lie side by side affect each other.
         "batch_size": args.WFLW_V_batch_size if fresh and args.stop_rule == "batch" else None,
+        "crop": args.crop,
         "precision": args.precision,
         "tuning_clips": sorted(tuning),
     }
@@ -248,12 +245,6 @@ def rwr_config(mode: str, args: argparse.Namespace) -> RwRConfig:
         max_iters=args.rwr_max_iters,
         final_evaluation=not args.rwr_take_one_less_inference_step,
     )
-
-
-def choose_cut(mode: str, args: argparse.Namespace) -> Cut:
-    """How the faces of a mode are cut out."""
-    config = RwRConfig() if mode == NO_RWR else rwr_config(mode, args)
-    return Cut(config.exact_crop, config.steady_boxes)
 
 
 def make_solver(mode: str, model: LDEQ, slots: int, args: argparse.Namespace) -> FrameSolver:
@@ -287,11 +278,11 @@ def evaluate(
     # As many slots as without an earlier run: so a resumed one repeats its numbers to the last digit.
     slots = min(args.WFLW_V_batch_size, len(clips))
     solvers = {name: make_solver(name, model, slots, args) for name in results.modes}
-    cuts = sorted({choose_cut(name, args) for name in results.modes})
+    rule = CROP_RULES[args.crop]
     predictions: dict[int, dict[str, ClipPredictions]] = {}
     broken = {}
     with tqdm(total=sum(clip.frames for clip in left), unit="frame") as progress:
-        for step in stream_crops(left, slots, model.config.image_size, args.WFLW_V_workers, cuts):
+        for step in stream_crops(left, slots, model.config.image_size, args.WFLW_V_workers, (rule,)):
             for end in step.ended:
                 clip, of_clip = left[end.clip], predictions.pop(end.clip, {})
                 try:
@@ -305,11 +296,9 @@ def evaluate(
                     broken[clip.video_id] = str(error)
             if step.slots.size == 0:
                 continue
-            images = [to_device(step.images[:, cut], model) for cut in range(len(cuts))]
+            images, matrices = to_device(step.images[:, 0], model), step.matrices[:, 0]
             for name, solver in solvers.items():
-                cut = cuts.index(choose_cut(name, args))
-                matrices = step.matrices[:, cut]
-                frames = solver(images[cut], matrices, step.slots, step.frames == 0)
+                frames = solver(images, matrices, step.slots, step.frames == 0)
                 for row, (index, position) in enumerate(zip(step.clips.tolist(), step.frames.tolist(), strict=True)):
                     of_clip = predictions.setdefault(index, {})
                     if name not in of_clip:
@@ -392,7 +381,7 @@ def compare(
     scores, costs = [], {}
     for mode in results.modes:
         solved = [results.load_predictions(clip.video_id, mode).evaluations for clip in evaluated]
-        images, matrices = load_crops(evaluated[0], TIMED_FRAMES, model, choose_cut(mode, args))
+        images, matrices = load_crops(evaluated[0], TIMED_FRAMES, model, CROP_RULES[args.crop])
         milliseconds = milliseconds_per_frame(make_solver(mode, model, 1, args), images, matrices)
         costs[mode] = {"evaluations": float(np.concatenate(solved).mean()), "milliseconds": milliseconds}
         scores.append(MethodScore(TITLES[mode], **score_tracks(load_tracks(evaluated, mode, results)), **costs[mode]))
@@ -420,9 +409,9 @@ def compare(
     return {"methods": table, "tuning_clips": ids, "tuning_rule": TUNING_RULE}
 
 
-def load_crops(clip: Clip, frames: int, model: LDEQ, cut: Cut) -> tuple[Tensor, np.ndarray]:
+def load_crops(clip: Clip, frames: int, model: LDEQ, rule: CropRule) -> tuple[Tensor, np.ndarray]:
     """The first crops of a clip on the model's device, (n, 3, S, S), and their matrices, (n, 2, 3)."""
-    read: list[Frame] = list(islice(read_crops(clip, model.config.image_size, (cut,)), frames))
+    read: list[Frame] = list(islice(read_crops(clip, model.config.image_size, (rule,)), frames))
     return to_device(np.stack([frame.images[0] for frame in read]), model), np.stack([f.matrices[0] for f in read])
 
 
@@ -430,7 +419,7 @@ def draw_convergence(clips: Sequence[Clip], model: LDEQ, mode: str, args: argpar
     """Plot the residual against evaluations from a cold and from the warm start of a mode of RwR."""
     residuals: dict[str, list[np.ndarray]] = {}
     for clip in clips[: CONVERGENCE["clips"]]:
-        images, matrices = load_crops(clip, CONVERGENCE["frames"], model, choose_cut(mode, args))
+        images, matrices = load_crops(clip, CONVERGENCE["frames"], model, CROP_RULES[args.crop])
         every, max_evals = CONVERGENCE["every"], CONVERGENCE["max_evals"]
         for name, traces in convergence(model, rwr_config(mode, args), images, matrices, every, max_evals).items():
             residuals.setdefault(name, []).append(traces)

@@ -25,28 +25,28 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from datasets.augmentation import Augmentation, AugmentationConfig
-from datasets.training import PoseSampler, TrainingFaces, initialise_worker, pose_weights, read_training_lists
 from datasets.wflw import WFLWCrops, read_faces
-from models import LDEQ, CheckpointError, load_checkpoint
+from inference.network import autocast, predict, resolve_device
+from inference.options import add_machine_options
+from models import LDEQ, load_checkpoint
 from models.backbones.hrnet import load_backbone_weights
 from models.config import PRESETS as NETWORKS
 from models.config import Backbone
 from models.deq import GradientConfig
-from models.inference import DEVICES, PRECISIONS, autocast, predict, resolve_device
+from training.augmentation import Augmentation
+from training.augmentation_config import AugmentationConfig
 from training.config import PRESETS, TrainingConfig, add_options, from_options
+from training.data import TrainingFaces, read_training_lists
 from training.log import CURVES_FILE, LOG_FILE, append_row, plot_curves
+from training.sampling import PoseSampler, pose_weights
 from training.state import Run, describe_run, open_run_folder
 from training.step import TrainingStep, draw_plan
 from utils.command_line import non_negative_integer, positive_integer, run
-from utils.distributed import Process, start_process
+from utils.errors import CheckpointError, UserError
 from utils.metrics import nme
+from utils.processes import Process, initialise_worker, start_process
 
 BAD_BATCH_FILE = "bad_batch.pt"
-
-
-class LossError(ValueError):
-    """The loss is not finite; the message names the file that holds the batch."""
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -62,8 +62,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--backbone_weights", type=Path, help="ImageNet weights of a published HRNet")
     parser.add_argument("--initial_weights", type=Path, help="checkpoint to start from; its image size may differ")
     parser.add_argument("--workers", type=non_negative_integer, default=2, help="processes that read and augment faces")
-    parser.add_argument("--device", choices=DEVICES, default="auto")
-    parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
+    add_machine_options(parser)
     parser.add_argument("--save_minutes", type=float, default=10, help="save the state this often within an epoch")
     add_options(parser)
     return parser.parse_args()
@@ -206,10 +205,10 @@ def train_epoch(
     return rate
 
 
-def bad_batch(training: Run, folder: Path, images: Tensor, landmarks: Tensor, loss: float) -> LossError:
+def bad_batch(training: Run, folder: Path, images: Tensor, landmarks: Tensor, loss: float) -> UserError:
     """Keep the batch whose loss is not finite, and say where."""
     torch.save({"images": images.cpu(), "landmarks": landmarks.cpu()}, folder / BAD_BATCH_FILE)
-    return LossError(
+    return UserError(
         f"the loss is {loss} in epoch {training.epoch + 1}, step {training.step + 1}; the batch is in "
         f"{folder / BAD_BATCH_FILE}; try a lower --learning_rate, or look at the batch"
     )

@@ -23,16 +23,18 @@ import numpy as np
 import torch
 
 from datasets.wflw import NUM_LANDMARKS
-from models.following import FaceFollower
-from models.inference import DEVICES, PRECISIONS, load_network, resolve_device
-from models.predictor import crop_face
+from inference.detector import CenterFaceDetector, FaceDetector
+from inference.faces import FaceFollower
+from inference.network import load_network, resolve_device
+from inference.options import add_machine_options, add_weights_option
+from inference.predictor import crop_face
+from inference.tracker import LandmarkTracker, RestartRule
 from models.rwr import VARIANTS
-from models.tracker import LandmarkTracker, RestartRule
 from utils.command_line import positive_integer, run
-from utils.face_detection import CenterFaceDetector, FaceDetector
-from utils.overlay import COLOURS, draw_face
+from utils.crops import CROP_RULES
+from utils.drawing import COLOURS, draw_face
 from utils.sources import open_source, read_frames, silence_opencv
-from utils.video_drawing import VideoWriter
+from utils.writers import VideoWriter
 
 ROOT = Path(__file__).resolve().parents[1]
 SIZE = (640, 480)
@@ -58,13 +60,12 @@ class TimedDetector:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--landmark_model_weights", type=Path, default=ROOT / "weights" / "ldeq_mini.safetensors")
+    add_weights_option(parser)
     parser.add_argument("--video", type=Path, help="(default: hopper_easy of the sample, enlarged to 640 x 480)")
     parser.add_argument("--rwr_variant", choices=VARIANTS, default="steady")
     parser.add_argument("--threads", type=positive_integer, default=2, help="of the network and of OpenCV each")
     parser.add_argument("--repeats", type=positive_integer, default=3, help="how often the video is run")
-    parser.add_argument("--device", choices=DEVICES, default="auto")
-    parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
+    add_machine_options(parser)
     args = parser.parse_args()
 
     silence_opencv()
@@ -94,11 +95,11 @@ def enlarge(video: Path, enlarged: Path) -> Path:
 def measure(video: Path, args: argparse.Namespace) -> dict[str, float]:
     """Seconds a frame of every stage, and the mean number of faces."""
     model = load_network(args.landmark_model_weights, resolve_device(args.device), NUM_LANDMARKS, "sample")
-    config = VARIANTS[args.rwr_variant]
+    config, rule = VARIANTS[args.rwr_variant], CROP_RULES["steady"]
     detector = TimedDetector(CenterFaceDetector())
     follower = FaceFollower(
         lambda: LandmarkTracker(
-            model, True, config, solve_first_frame=True, restart=RestartRule(), precision=args.precision
+            model, True, config, solve_first_frame=True, restart=RestartRule(), crop=rule, precision=args.precision
         ),
         detector,
     )
@@ -121,7 +122,7 @@ def measure(video: Path, args: argparse.Namespace) -> dict[str, float]:
                 draw_face(overlay, face.landmarks.landmarks, COLOURS[face.number % len(COLOURS)], "")
             drawn = time.perf_counter()
             for face in faces:
-                crop_face(frame, face.landmarks.box, model.config.image_size, "bgr", config.exact_crop)
+                crop_face(frame, face.landmarks.box, model.config.image_size, "bgr", rule.exact)
             crop = time.perf_counter() - drawn
             # The first pass only warms up.
             if repeat == 0 and number < WARM_UP_FRAMES:

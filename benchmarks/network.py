@@ -26,8 +26,9 @@ from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 
 from datasets.wflw import RAW_BOXES, WFLWCrops, load_wflw_test
+from inference.network import autocast, predict, resolve_device
+from inference.options import add_machine_options, add_weights_option
 from models import LDEQ, load_checkpoint
-from models.inference import DEVICES, PRECISIONS, autocast, predict, resolve_device
 from utils.command_line import positive_integer, run
 from utils.metrics import nme
 
@@ -39,12 +40,11 @@ TARGET_RESIDUAL = 5e-3
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--landmark_model_weights", type=Path, default=ROOT / "weights" / "ldeq_mini.safetensors")
+    add_weights_option(parser)
     parser.add_argument("--dataset_path", type=Path, default=ROOT / "datasets" / "sample")
     parser.add_argument("--raw_box", choices=RAW_BOXES, default="landmarks")
     parser.add_argument("--batch_size", type=positive_integer, default=32)
-    parser.add_argument("--device", choices=DEVICES, default="auto")
-    parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
+    add_machine_options(parser)
     parser.add_argument("--repeats", type=positive_integer, default=20, help="every time is the median of so many")
     parser.add_argument("--output_folder", type=Path, help="write convergence.csv there")
     args = parser.parse_args()

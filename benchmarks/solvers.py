@@ -28,9 +28,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from inference.network import resolve_device
+from inference.options import DEVICES
 from models.cell import Cell
 from models.config import LDEQConfig
-from models.inference import DEVICES, resolve_device
 from solvers import AndersonConfig, BroydenConfig, FixedPointConfig, SolverConfig, solve
 from solvers.anderson import mixing_weights
 from solvers.contract import Map

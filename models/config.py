@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 from models.deq import GradientConfig
 from models.heatmaps import Normalisation
 from solvers import SOLVERS, AndersonConfig, SolverConfig, solver_config
+from utils.errors import OptionError
 
 Mode = Literal["implicit", "explicit"]
 Backbone = Literal["stem", "hrnet_w18", "hrnet_w18_small", "hrnet_mini"]
@@ -41,7 +42,7 @@ class LDEQConfig:
         gradient: how the fixed point is differentiated.
 
     Raises:
-        ValueError: an option is out of range; the message names it.
+        OptionError: an option is out of range; the message names it.
     """
 
     landmarks: int = 98
@@ -65,7 +66,7 @@ class LDEQConfig:
     def __post_init__(self) -> None:
         for name, known in (("backbone", Backbone), ("normalisation", Normalisation), ("mode", Mode)):
             if getattr(self, name) not in get_args(known):
-                raise ValueError(f"{name} must be one of {', '.join(get_args(known))}, not {getattr(self, name)!r}")
+                raise OptionError(f"{name} must be one of {', '.join(get_args(known))}, not {getattr(self, name)!r}")
         for name, least in (
             ("landmarks", 1),
             ("latent_channels", 0),
@@ -76,14 +77,14 @@ class LDEQConfig:
             ("explicit_depth", 1),
         ):
             if getattr(self, name) < least:
-                raise ValueError(f"{name} must be at least {least}, not {getattr(self, name)}")
+                raise OptionError(f"{name} must be at least {least}, not {getattr(self, name)}")
         if not self.batch_norm_cell and any(width % self.cell_groups for width in self.cell_widths):
             widths = ", ".join(map(str, self.cell_widths))
-            raise ValueError(f"cell_groups must divide every width of the cell, {widths}; {self.cell_groups} does not")
+            raise OptionError(f"cell_groups must divide every width of the cell, {widths}; {self.cell_groups} does not")
         if self.normalisation != "linear" and not 0 < self.effective_beta < math.inf:
-            raise ValueError(f"softargmax_beta must give a positive, finite factor, not {self.effective_beta}")
+            raise OptionError(f"softargmax_beta must give a positive, finite factor, not {self.effective_beta}")
         if self.image_size < SIZE_MULTIPLE or self.image_size % SIZE_MULTIPLE:
-            raise ValueError(f"image_size must be a multiple of {SIZE_MULTIPLE}, not {self.image_size}")
+            raise OptionError(f"image_size must be a multiple of {SIZE_MULTIPLE}, not {self.image_size}")
 
     @property
     def heatmap_size(self) -> int:
@@ -119,7 +120,7 @@ class LDEQConfig:
         """Read what `to_dict` wrote; an absent option has its default, so that files outlive new options.
 
         Raises:
-            ValueError: an unknown option, or one out of range; the message names it.
+            OptionError: an unknown option, or one out of range; the message names it.
         """
         values = dict(values)
         if "solver" in values:
@@ -135,7 +136,7 @@ class LDEQConfig:
 def _from_options(kind: type, options: dict[str, Any], owner: str) -> Any:
     unknown = options.keys() - {item.name for item in fields(kind)}
     if unknown:
-        raise ValueError(f"unknown options of {owner}: {', '.join(sorted(unknown))}")
+        raise OptionError(f"unknown options of {owner}: {', '.join(sorted(unknown))}")
     return kind(**options)
 
 
@@ -167,8 +168,8 @@ def preset(name: str, **changes: Any) -> LDEQConfig:
     """A preset with some options changed.
 
     Raises:
-        ValueError: an unknown preset, or an option out of range.
+        OptionError: an unknown preset, or an option out of range.
     """
     if name not in PRESETS:
-        raise ValueError(f"unknown preset {name!r}; known: {', '.join(PRESETS)}")
+        raise OptionError(f"unknown preset {name!r}; known: {', '.join(PRESETS)}")
     return replace(PRESETS[name], **changes)

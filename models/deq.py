@@ -9,6 +9,7 @@ from torch.autograd.function import once_differentiable
 
 from solvers import AndersonConfig, Solution, SolverConfig, solve
 from solvers.contract import Map
+from utils.errors import OptionError
 
 GradientRule = Literal["ift", "jfb", "unroll"]
 
@@ -26,7 +27,7 @@ class GradientConfig:
         backward_solver: of "ift". Its criterion must be relative: cotangents are as small as the loss is.
 
     Raises:
-        ValueError: an option is out of range.
+        OptionError: an option is out of range.
     """
 
     rule: GradientRule = "jfb"
@@ -35,11 +36,11 @@ class GradientConfig:
 
     def __post_init__(self) -> None:
         if self.rule not in get_args(GradientRule):
-            raise ValueError(f"gradient rule must be one of {', '.join(get_args(GradientRule))}, not {self.rule!r}")
+            raise OptionError(f"gradient rule must be one of {', '.join(get_args(GradientRule))}, not {self.rule!r}")
         if self.phantom_steps < 1:
-            raise ValueError(f"phantom_steps must be at least 1, not {self.phantom_steps}")
+            raise OptionError(f"phantom_steps must be at least 1, not {self.phantom_steps}")
         if self.backward_solver.criterion != "relative":
-            raise ValueError("backward_solver must have the relative criterion")
+            raise OptionError("backward_solver must have the relative criterion")
 
 
 def deq(

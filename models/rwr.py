@@ -2,24 +2,25 @@
 
 Faithful RwR gives every frame, the first included, the same few evaluations by plain fixed-point iteration, from zeros
 on the first frame and from z*_{t-1}, carried unchanged, on the others. Where the cell contracts so fast that two
-evaluations reach the fixed point from anywhere, such a start saves evaluations and steadies little. The paper's own
-form is z_t = argmin ||z - z*_{t-1}||^2 subject to f(z) = z; `pull` approximates it by a proximal step, and `carry`
-first moves z*_{t-1} to where the face is now, so that the pull acts against jitter and not against motion.
+evaluations come close to the fixed point from anywhere, such a start saves evaluations and steadies little. The
+paper's own form is z_t = argmin ||z - z*_{t-1}||^2 subject to f(z) = z; `pull` approximates it by a proximal step, and
+`carry` first moves z*_{t-1} to where the face is now, so that the pull acts against jitter and not against motion.
 """
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.ldeq import LDEQ, LDEQOutput
-from solvers import FixedPointConfig
+from utils.errors import OptionError
 
 Carry = Literal["unchanged", "crop", "face"]
+
 REWEIGHTINGS = 3
+
 SMALLEST_DEVIATION = 1e-6
 
 
@@ -41,12 +42,9 @@ class RwRConfig:
         follow: share of that last motion, in (0, 1]; the rest is taken for jitter of the whole face.
         pull: p in [0, 1); 0 is faithful RwR.
         release: r, positive; infinity keeps the pull constant.
-        exact_crop: whether the crops are to follow the boxes in fractions of a pixel, for those who crop: with corners
-            rounded as in WFLW-V, every frame's crop is off by up to a pixel, and the landmarks jitter with it.
-        steady_boxes: whether the boxes are to be freed from jitter before, by `utils.geometry.steady_box`.
 
     Raises:
-        ValueError: an option is out of range.
+        OptionError: an option is out of range.
     """
 
     max_iters: int = 1
@@ -55,106 +53,26 @@ class RwRConfig:
     follow: float = 1.0
     pull: float = 0.0
     release: float = math.inf
-    exact_crop: bool = False
-    steady_boxes: bool = False
 
     def __post_init__(self) -> None:
         if self.max_iters < 1:
-            raise ValueError(f"max_iters of RwR must be at least 1, not {self.max_iters}")
+            raise OptionError(f"max_iters of RwR must be at least 1, not {self.max_iters}")
         if self.carry not in get_args(Carry):
-            raise ValueError(f"carry of RwR must be one of {', '.join(get_args(Carry))}, not {self.carry!r}")
+            raise OptionError(f"carry of RwR must be one of {', '.join(get_args(Carry))}, not {self.carry!r}")
         if not 0 < self.follow <= 1:
-            raise ValueError(f"follow of RwR must be above 0 and at most 1, not {self.follow}")
+            raise OptionError(f"follow of RwR must be above 0 and at most 1, not {self.follow}")
         if not 0 <= self.pull < 1:
-            raise ValueError(f"pull of RwR must be at least 0 and below 1, not {self.pull}")
+            raise OptionError(f"pull of RwR must be at least 0 and below 1, not {self.pull}")
         if not self.release > 0:
-            raise ValueError(f"release of RwR must be positive, not {self.release}")
+            raise OptionError(f"release of RwR must be positive, not {self.release}")
 
 
 VARIANTS: dict[str, RwRConfig] = {
     "faithful": RwRConfig(),
     "damped": RwRConfig(pull=0.3),
-    "steady": RwRConfig(carry="face", follow=0.5, pull=0.4, release=0.5, exact_crop=True, steady_boxes=True),
+    "steady": RwRConfig(carry="face", follow=0.5, pull=0.4, release=0.5),
 }
 """RwR of the original release; with a constant pull; and the steadiest that costs no accuracy (see the README)."""
-
-
-class RwR:
-    """The states of B streams of face crops that advance side by side, one frame each at a time.
-
-    Args:
-        model: implicit, in evaluation mode.
-        streams: B.
-        config: how a frame is solved from the one before.
-    """
-
-    def __init__(self, model: LDEQ, streams: int, config: RwRConfig | None = None):
-        self.config = config or RwRConfig()
-        self.network = model
-        self.model = model.with_solver(FixedPointConfig(max_evals=self.config.max_iters, tol=0))
-        self.model.config = replace(self.model.config, final_evaluation=self.config.final_evaluation)
-        self.streams = streams
-        self.state: Tensor | None = None
-        self.keypoints: Tensor | None = None
-        self.matrices: Tensor | None = None
-        self.started: Tensor | None = None
-
-    @torch.inference_mode()
-    def reset(self, stream: int) -> None:
-        """Forget what a stream has seen: its next frame is a first frame."""
-        if self.state is not None:
-            self.state[stream] = 0
-            self.started[stream] = False
-
-    @torch.inference_mode()
-    def step(self, images: Tensor, matrices: Tensor) -> LDEQOutput:
-        """Landmarks of the next frame of every stream.
-
-        Args:
-            images: (B, 3, S, S) ImageNet-normalised RGB crops.
-            matrices: (B, 2, 3) float64, from frame pixels to the crop as [0, 1] x [0, 1].
-
-        Returns:
-            The network's output for the B crops; with a pull, keypoints, uncertainty, heatmaps and z_star are those of
-            the state after it.
-        """
-        # Half precision would round the geometry to a pixel; only the network may use it.
-        with torch.autocast(images.device.type, enabled=False):
-            if self.state is None or self.config.carry == "unchanged":
-                start, previous = self.state, self.keypoints
-            else:
-                moved = change_of_crop(self.matrices, matrices).to(self.state)
-                start, previous = carry_state(self.state, moved), transform_points(self.keypoints, moved)
-        output = self.model(images, start)
-        if self.config.pull and start is not None:
-            with torch.autocast(images.device.type, enabled=False):
-                output = self._pulled(output, start, previous)
-        self._remember(output, matrices)
-        return output
-
-    @torch.inference_mode()
-    def begin(self, images: Tensor, matrices: Tensor) -> LDEQOutput:
-        """As `step`, but every stream starts anew, with a full solve by the network's own solver."""
-        output = self.network(images)
-        self._remember(output, matrices)
-        return output
-
-    def _remember(self, output: LDEQOutput, matrices: Tensor) -> None:
-        self.state, self.keypoints, self.matrices = output.z_star.clone(), output.keypoints, matrices
-        self.started = torch.ones(self.streams, dtype=torch.bool, device=output.z_star.device)
-
-    def _pulled(self, output: LDEQOutput, carried: Tensor, previous: Tensor) -> LDEQOutput:
-        if self.config.carry == "face":
-            motion = partial_motion(fit_similarity(previous, output.keypoints, output.uncertainty), self.config.follow)
-            carried, previous = carry_state(carried, motion), transform_points(previous, motion)
-        pull = self.config.pull * agreement(previous, output.keypoints, output.uncertainty, self.config.release)
-        latent = pull.median(dim=1, keepdim=True).values.expand(-1, self.model.config.latent_channels)
-        pull = torch.cat([pull, latent], dim=1)
-        # Chosen, not weighted by zero: what a stream had before its reset need not be finite.
-        pulled = torch.lerp(output.z_star, carried, pull.unsqueeze(2).unsqueeze(3))
-        state = torch.where(self.started.view(-1, 1, 1, 1), pulled, output.z_star)
-        keypoints, uncertainty, heatmaps = self.model.read_out(state)
-        return replace(output, keypoints=keypoints, uncertainty=uncertainty, heatmaps=heatmaps, z_star=state)
 
 
 def agreement(carried: Tensor, found: Tensor, deviation: Tensor, release: float) -> Tensor:

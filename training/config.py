@@ -5,6 +5,7 @@ from dataclasses import Field, dataclass, field, fields, replace
 from typing import Any, Literal, get_args, get_origin
 
 from models.deq import GradientRule
+from utils.errors import OptionError
 
 
 def option(default: Any, text: str) -> Any:
@@ -17,7 +18,7 @@ class TrainingConfig:
     """Everything that decides the outcome of a run, beside the network's own configuration.
 
     Raises:
-        ValueError: an option is out of range; the message names it.
+        OptionError: an option is out of range; the message names it.
     """
 
     splits: tuple[str, ...] = option(("train",), "lists of faces to train on")
@@ -51,17 +52,17 @@ class TrainingConfig:
         )
         for name in positive:
             if getattr(self, name) <= 0:
-                raise ValueError(f"--{name} must be positive, not {getattr(self, name)}")
+                raise OptionError(f"--{name} must be positive, not {getattr(self, name)}")
         for name in ("warm_up", "ema_decay", "uncertainty_weight", "warm_start_probability"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"--{name} must be in [0, 1], not {getattr(self, name)}")
+                raise OptionError(f"--{name} must be in [0, 1], not {getattr(self, name)}")
         for name in ("weight_decay", "max_depth", "warm_start_jitter", "jacobian_weight"):
             if getattr(self, name) < 0:
-                raise ValueError(f"--{name} must not be negative, not {getattr(self, name)}")
+                raise OptionError(f"--{name} must not be negative, not {getattr(self, name)}")
         if self.pose_boost < 1:
-            raise ValueError(f"--pose_boost must be at least 1, not {self.pose_boost}")
+            raise OptionError(f"--pose_boost must be at least 1, not {self.pose_boost}")
         if self.samples_per_epoch < self.batch_size:
-            raise ValueError(f"--samples_per_epoch must be at least --batch_size {self.batch_size}")
+            raise OptionError(f"--samples_per_epoch must be at least --batch_size {self.batch_size}")
 
     @property
     def steps_per_epoch(self) -> int:
@@ -95,7 +96,7 @@ def from_options(args: argparse.Namespace) -> TrainingConfig:
     """The preset, changed by what the command line names.
 
     Raises:
-        ValueError: an option is out of range.
+        OptionError: an option is out of range.
     """
     named = {item.name: getattr(args, item.name) for item in fields(TrainingConfig)}
     changes = {

@@ -14,17 +14,14 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.swa_utils import AveragedModel
 
-from datasets.augmentation import AugmentationConfig
 from models import LDEQ, save_checkpoint
+from training.augmentation_config import AugmentationConfig
 from training.config import TrainingConfig
+from utils.errors import OutputError
 
 STATE_FILE = "state.pt"
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "weights.safetensors"
-
-
-class RunFolderError(ValueError):
-    """A run folder that cannot be resumed or written; the message names the file and says what to do."""
 
 
 @dataclass
@@ -75,7 +72,7 @@ class Run:
         """Write what `restore` reads.
 
         Raises:
-            RunFolderError: it cannot be written; an older state is as it was.
+            OutputError: it cannot be written; an older state is as it was.
         """
         state = {name: getattr(self, name).state_dict() for name in ("model", "average", "optimizer", "schedule")}
         state |= {name: getattr(self, name) for name in ("epoch", "step", "loss_sum", "nme_sum")}
@@ -93,7 +90,7 @@ class Run:
         """Write the moving average of the weights as a checkpoint.
 
         Raises:
-            RunFolderError: it cannot be written; an older file is as it was.
+            OutputError: it cannot be written; an older file is as it was.
         """
         try:
             save_checkpoint(self.average.module, folder / WEIGHTS_FILE)
@@ -104,23 +101,23 @@ class Run:
         """Go back to the last saved state.
 
         Raises:
-            RunFolderError: there is none, or it does not read.
+            OutputError: there is none, or it does not read.
         """
         path = folder / STATE_FILE
         if not path.is_file():
-            raise RunFolderError(f"{path}: nothing to resume; start without --resume")
+            raise OutputError(f"{path}: nothing to resume; start without --resume")
         try:
             state = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # on a damaged file the unpickler raises nearly anything
-            raise RunFolderError(f"{path}: damaged ({error}); remove the folder and start again") from error
+            raise OutputError(f"{path}: damaged ({error}); remove the folder and start again") from error
         for name in ("model", "average", "optimizer", "schedule"):
             getattr(self, name).load_state_dict(state[name])
         for name in ("epoch", "step", "loss_sum", "nme_sum", "seconds"):
             setattr(self, name, state[name])
 
 
-def _not_written(path: Path, error: Exception) -> RunFolderError:
-    return RunFolderError(f"{path}: could not be written ({error}); free some space and go on with --resume")
+def _not_written(path: Path, error: Exception) -> OutputError:
+    return OutputError(f"{path}: could not be written ({error}); free some space and go on with --resume")
 
 
 def describe_run(model: LDEQ, config: TrainingConfig, augmentation: AugmentationConfig) -> dict[str, dict[str, Any]]:
@@ -133,31 +130,31 @@ def open_run_folder(folder: Path, description: dict[str, dict[str, Any]], resume
     """Make a new run folder with its configuration, or check that an old one belongs to the same run.
 
     Raises:
-        RunFolderError: the folder cannot be written, holds a run already, or holds one with other options.
+        OutputError: the folder cannot be written, holds a run already, or holds one with other options.
     """
     path = folder / CONFIG_FILE
     if resume:
         _check_same_run(path, description)
         return
     if path.exists():
-        raise RunFolderError(f"{folder}: holds a run already; go on with it (--resume) or choose another folder")
+        raise OutputError(f"{folder}: holds a run already; go on with it (--resume) or choose another folder")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
     except OSError as error:
-        raise RunFolderError(f"{path}: could not be written ({error}); choose another --output_folder") from error
+        raise OutputError(f"{path}: could not be written ({error}); choose another --output_folder") from error
 
 
 def _check_same_run(path: Path, description: dict[str, dict[str, Any]]) -> None:
     try:
         before = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise RunFolderError(f"{path}: nothing to resume ({error}); start without --resume") from error
+        raise OutputError(f"{path}: nothing to resume ({error}); start without --resume") from error
     for part, values in description.items():
         for name, value in values.items():
             old = before.get(part, {}).get(name)
             if old != value:
-                raise RunFolderError(
+                raise OutputError(
                     f"{path}: this run began with {part} option {name} = {old!r}, not {value!r}; "
                     "resume with the same options, or choose another --output_folder"
                 )

@@ -4,9 +4,7 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from torch import distributed
-
-from utils.distributed import is_first_report
+from utils.errors import UserError
 
 
 def positive_integer(text: str) -> int:
@@ -41,22 +39,26 @@ def run(command: Callable[[], int | None]) -> int:
     """Run a script, for `sys.exit`.
 
     Args:
-        command: The script. It reports bad input by ValueError, of which every error class of this project is one, and
-            may return an exit status.
+        command: The script; it may return an exit status.
 
     Returns:
-        Exit status: that of the script, 0 where it names none, or 2 after one line on stderr for bad input; under
-        torchrun one line from all processes.
+        Exit status: that of the script, 0 where it names none, or 2 after one line on stderr for what the user can mend
+        (`UserError`, OSError); under torchrun one line from all processes. Any other exception is a bug and goes on.
     """
     try:
         return command() or 0
-    except ValueError as error:
+    except (UserError, OSError) as error:
+        # Loaded here, since torch is slow to load and `--help` does without it.
+        from utils.processes import is_first_report
+
         if is_first_report():
             print(f"error: {error_text(error)}", file=sys.stderr)
         return 2
     finally:
-        if distributed.is_initialized():
-            distributed.destroy_process_group()
+        if "torch" in sys.modules:
+            from utils.processes import leave
+
+            leave()
 
 
 def error_text(error: Exception) -> str:
@@ -66,3 +68,10 @@ def error_text(error: Exception) -> str:
     if len(lines) > 1 and lines[0].startswith(f"Caught {name} in "):
         return lines[-1].partition(f"{name}: ")[2]
     return " ".join(lines)
+
+
+def format_duration(seconds: float) -> str:
+    """Hours, minutes and seconds as the original release prints them, for example 1h06m28s."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes:02}m{seconds:02}s"

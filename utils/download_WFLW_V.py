@@ -15,7 +15,7 @@ name once it has the right number of frames. Every run tries all the clips again
     --split S           easy, hard or all (default)
     --ids ID,ID         these clips of the split only; with `=` before an id that begins with `-`
     --limit N           the first N clips of the choice only
-    --index FOLDER      the index (utils/wflw_v_index.py), instead of fetching the published one
+    --index FOLDER      the index (utils/download/index.py), instead of fetching the published one
     --cookies FILE      cookies of a browser where you are signed in, in the Netscape format
     --backend B         yt-dlp (default) or pytube, which the original release used; pytube has not worked against
                         YouTube since 2023-24 (HTTP 400)
@@ -62,14 +62,14 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from utils.errors import OptionError
+
 if __name__ == "__main__":
     # A script's own folder is what Python searches first; the imports below start from the repository's root.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from utils.command_line import non_negative_integer, positive_integer, run
-from utils.reports import prepare_output_folder, write_csv
-from utils.video_clips import VideoError, VideoInfo, VideoTooShortError, cut_frames, inspect_video
-from utils.video_download import (
+from utils.download.backends import (
     YOUTUBE_URL,
     Backend,
     DownloadFailure,
@@ -78,25 +78,15 @@ from utils.video_download import (
     YtDlpBackend,
     read_cookies,
 )
-from utils.wflw_v_index import (
-    SPLIT_FILES,
-    Clip,
-    WFLWVIndex,
-    check_video_id,
-    fetch_index,
-    is_published,
-    read_index,
-)
+from utils.download.cutting import VideoError, VideoInfo, VideoTooShortError, cut_frames, inspect_video
+from utils.download.index import SPLIT_FILES, Clip, WFLWVIndex, check_video_id, fetch_index, is_published, read_index
+from utils.files import prepare_output_folder, write_csv
 
 ANNOTATIONS = {
     "bboxes": "https://drive.google.com/file/d/17r2w3abzUsPlsDfqYOsjGGkTp2nvHxds/view",
     "landmarks": "https://drive.google.com/file/d/1ITmlgXydTogFa5HkE0NvluKAxA4LCloj/view",
 }
 READY_MADE = "https://github.com/polo5/LDEQ_RwR/issues/2"
-
-
-class DownloadOptionError(ValueError):
-    """Options or files that do not fit together; the message names them and says what to do."""
 
 
 @dataclass(frozen=True)
@@ -251,17 +241,15 @@ def make_backend(args: argparse.Namespace, stop: threading.Event) -> Backend:
     """The backend that the options ask for.
 
     Raises:
-        DownloadOptionError: If it cannot do what other options ask for.
-        CookieFileError: If the cookies cannot be read.
+        OptionError: If it cannot do what other options ask for.
+        InputError: If the cookies cannot be read.
     """
     if args.backend == "pytube":
         if args.cookies is not None or args.url_template != YOUTUBE_URL:
-            raise DownloadOptionError("--backend pytube knows no --cookies and no --url_template; use --backend yt-dlp")
+            raise OptionError("--backend pytube knows no --cookies and no --url_template; use --backend yt-dlp")
         return PytubeBackend(args.max_resolution)
     if not args.url_template.startswith(("http://", "https://")) or "{id}" not in args.url_template:
-        raise DownloadOptionError(
-            f"--url_template {args.url_template}: must begin with http:// or https:// and contain {{id}}"
-        )
+        raise OptionError(f"--url_template {args.url_template}: must begin with http:// or https:// and contain {{id}}")
     cookies = None if args.cookies is None else read_cookies(args.cookies)
     return YtDlpBackend(args.max_resolution, args.url_template, cookies, stop)
 
@@ -278,20 +266,18 @@ def choose_clips(
         limit: At most so many; None for all.
 
     Raises:
-        IndexFileError: If an id is malformed.
-        DownloadOptionError: If an id is not in the split, or nothing is left.
+        InputError: If an id is malformed.
+        OptionError: If an id is not in the split, or nothing is left.
     """
     clips = index.in_split(split)
     if ids is not None:
         wanted = {check_video_id(video_id, "--ids") for video_id in ids}
         unknown = sorted(wanted - {clip.video_id for clip in clips})
         if unknown:
-            raise DownloadOptionError(
-                f"--ids: {', '.join(unknown)} not in the index (--split {split}); take ids of its files"
-            )
+            raise OptionError(f"--ids: {', '.join(unknown)} not in the index (--split {split}); take ids of its files")
         clips = tuple(clip for clip in clips if clip.video_id in wanted)
     if not clips:
-        raise DownloadOptionError(f"--split {split}: the index lists no clip of it; choose another split")
+        raise OptionError(f"--split {split}: the index lists no clip of it; choose another split")
     return clips[:limit]
 
 
@@ -300,13 +286,13 @@ def lock(path: Path) -> Iterator[None]:
     """Keep a second run out of the output folder until this one has ended, in whatever way.
 
     Raises:
-        DownloadOptionError: If there is one already.
+        OptionError: If there is one already.
     """
     with path.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise DownloadOptionError(
+            raise OptionError(
                 f"{path.parent.parent}: another run is downloading into this folder; wait for it, or choose another"
             ) from None
         except OSError:
@@ -329,7 +315,7 @@ def read_results(path: Path) -> dict[str, Result]:
     """What earlier runs have written, by id.
 
     Raises:
-        DownloadOptionError: If the file is not of this script.
+        OptionError: If the file is not of this script.
     """
     if not path.exists():
         return {}
@@ -338,7 +324,7 @@ def read_results(path: Path) -> dict[str, Result]:
             rows = list(csv.DictReader(file, strict=True))
         results = [Result(**{**row, "status": Status(row["status"])}) for row in rows]
     except (csv.Error, OSError, UnicodeDecodeError, ValueError, KeyError, TypeError) as error:
-        raise DownloadOptionError(
+        raise OptionError(
             f"{path}: not a table of this script; remove it, finished clips are recognised without it"
         ) from error
     return {result.video_id: result for result in results}

@@ -1,131 +1,58 @@
-"""Figures of an evaluation: cumulative error curves, and contact sheets of faces with their landmarks."""
+"""Points, text and landmarks drawn on pictures."""
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-
-import matplotlib
+import cv2
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection
-from matplotlib.figure import Figure, SubFigure
-from matplotlib.lines import Line2D
+from matplotlib.colors import to_rgb
 
-from utils.metrics import area_under_curve, error_curve
-from utils.reports import cannot_write
+from utils.geometry import landmark_box
 
-PREDICTED_COLOUR = "#ff2d78"
-TRUE_COLOUR = "#2ee6ff"
-COLUMNS = 5
-PANEL_INCHES = 2.6
-DOTS_PER_INCH = 150
+SUBPIXEL_BITS = 4
 
 
-@dataclass(frozen=True, eq=False)
-class Panel:
-    """One face of a contact sheet.
-
-    Attributes:
-        title: What stands above it.
-        image: (S, S, 3) uint8 RGB crop.
-        predicted: (K, 2) x, y in units of the crop's side.
-        true: (K, 2) likewise.
-    """
-
-    title: str
-    image: np.ndarray
-    predicted: np.ndarray
-    true: np.ndarray
+def bgr(colour: str) -> tuple[int, int, int]:
+    """A colour of matplotlib as OpenCV takes it."""
+    return tuple(round(255 * part) for part in reversed(to_rgb(colour)))
 
 
-def error_curves(nmes: Mapping[str, np.ndarray], threshold: float = 0.10) -> Figure:
-    """Cumulative error curves, one for each list of faces, with their areas in the legend.
-
-    Args:
-        nmes: Errors (N,) as fractions by the name of the list; empty ones are left out.
-        threshold: End of the curves.
-    """
-    figure = Figure(figsize=(7.5, 5), layout="constrained")
-    axes = figure.add_subplot()
-    colours = matplotlib.colormaps["Dark2"].colors
-    for index, (name, errors) in enumerate(nmes.items()):
-        if errors.size == 0:
-            continue
-        # The whole list is the reference for its subsets, so it stands out.
-        style = {"color": "black", "linewidth": 2.4} if index == 0 else {"color": colours[(index - 1) % len(colours)]}
-        label = f"{name} (AUC {area_under_curve(errors, threshold):.3f}, {errors.size} faces)"
-        x, shares = error_curve(errors, threshold)
-        axes.plot(100 * x, 100 * shares, label=label, zorder=3 if index == 0 else 2, **style)
-    axes.set(xlabel="NME %", ylabel="faces with at most this error, %", xlim=(0, 100 * threshold), ylim=(0, 100))
-    axes.grid(color="0.9")
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize="small", loc="upper left")
-    return figure
+def draw_points(picture: np.ndarray, points: np.ndarray, radius: float, colour: tuple[int, int, int]) -> None:
+    """Draw discs at (K, 2) points, to a fraction of a pixel, into a picture (H, W, 3) uint8 BGR."""
+    unit = 2**SUBPIXEL_BITS
+    for point in np.round(points * unit).astype(int).tolist():
+        cv2.circle(picture, point, round(radius * unit), colour, -1, cv2.LINE_AA, SUBPIXEL_BITS)
 
 
-def contact_sheet(groups: Mapping[str, Sequence[Panel]]) -> Figure:
-    """Faces with their predicted and true landmarks.
+def draw_text(
+    picture: np.ndarray, text: str, place: tuple[int, int], height: float, colour: tuple[int, int, int]
+) -> None:
+    """Write a line of a height in pixels, from the left end of its base line, into a picture (H, W, 3) uint8 BGR."""
+    scale = cv2.getFontScaleFromHeight(cv2.FONT_HERSHEY_SIMPLEX, round(0.7 * height))
+    # A dark outline keeps the text readable on every picture. A thicker font would be a wider one in OpenCV 5.
+    steps = (((-1, 0), 0), ((1, 0), 0), ((0, -1), 0), ((0, 1), 0), ((0, 0), 1))
+    for (across, down), share in steps:
+        shade = tuple(share * part for part in colour)
+        shifted = (place[0] + across, place[1] + down)
+        cv2.putText(picture, text, shifted, cv2.FONT_HERSHEY_SIMPLEX, scale, shade, 1, cv2.LINE_AA)
+
+
+COLOURS = ("#ff2d78", "#2ee6ff", "#ffd21f", "#7dff5a", "#ff8a2b", "#c08bff")
+"""Of the faces, by their numbers."""
+
+
+def draw_face(picture: np.ndarray, landmarks: np.ndarray, colour: str, caption: str) -> None:
+    """Draw the landmarks of a face into a picture (H, W, 3) uint8 BGR.
 
     Args:
-        groups: Panels by the heading under which they stand; at least one.
+        picture: Is changed.
+        landmarks: (K, 2) x, y in pixels of the picture.
+        colour: As matplotlib knows it.
+        caption: A line above the face; may be empty.
     """
-    longest = max(len(panels) for panels in groups.values())
-    columns = min(longest, max(COLUMNS, math.isqrt(longest)))
-    rows = [-(-len(panels) // columns) for panels in groups.values()]
-    heading, legend = 0.35, 0.35
-    heights = [PANEL_INCHES * count + heading for count in rows]
-    figure = Figure(figsize=(PANEL_INCHES * columns, sum(heights) + legend), layout="constrained")
-    parts = figure.subfigures(len(groups) + 1, 1, height_ratios=[legend, *heights])
-    _draw_legend(parts[0])
-    for part, count, (title, panels) in zip(parts[1:], rows, groups.items(), strict=True):
-        part.suptitle(title, fontweight="bold")
-        grid = part.subplots(count, columns, squeeze=False).ravel()
-        for axes in grid:
-            axes.set_axis_off()
-        for axes, panel in zip(grid, panels, strict=False):
-            draw_panel(axes, panel)
-    return figure
-
-
-def draw_panel(axes: Axes, panel: Panel) -> None:
-    """Draw a face, its true and predicted landmarks, and a line between the two of each."""
-    side = panel.image.shape[0]
-    predicted, true = side * panel.predicted, side * panel.true
-    # Pixel (0, 0) covers [0, 1) x [0, 1) in the unit of the landmarks.
-    axes.imshow(panel.image, extent=(0, side, side, 0), interpolation="bilinear")
-    pairs = np.stack([true, predicted], axis=1)
-    axes.add_collection(LineCollection(pairs, colors="white", linewidths=0.5, alpha=0.7))
-    for points, colour in ((true, TRUE_COLOUR), (predicted, PREDICTED_COLOUR)):
-        axes.scatter(*points.T, s=9, color=colour, edgecolors="black", linewidths=0.3)
-    axes.set(xlim=(0, side), ylim=(side, 0))
-    axes.set_title(panel.title, fontsize="small", pad=3)
-
-
-def _draw_legend(part: SubFigure) -> None:
-    handles = [
-        Line2D(
-            [],
-            [],
-            linestyle="none",
-            marker="o",
-            color=colour,
-            markeredgecolor="black",
-            markeredgewidth=0.3,
-            label=label,
-        )
-        for colour, label in ((PREDICTED_COLOUR, "predicted"), (TRUE_COLOUR, "true"))
-    ]
-    part.legend(handles=handles, ncols=2, loc="center", frameon=False)
-
-
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure as PNG.
-
-    Raises:
-        ReportError: If the file cannot be written.
-    """
-    try:
-        figure.savefig(path, dpi=DOTS_PER_INCH)
-    except OSError as error:
-        raise cannot_write(path, error) from error
+    box = landmark_box(landmarks)
+    side = np.max(box[2:] - box[:2])
+    # Far outside the picture, OpenCV's integers would overflow.
+    limit = 4 * max(picture.shape)
+    draw_points(picture, landmarks.clip(-limit, limit), max(1.0, 0.008 * side), bgr(colour))
+    height = max(13, 0.025 * picture.shape[0])
+    left, top = np.round([box[0], box[1] - 0.5 * height]).clip(-limit, limit).astype(int).tolist()
+    if caption:
+        draw_text(picture, caption, (max(0, left), max(round(height), top)), height, bgr(colour))

@@ -5,15 +5,25 @@ from typing import Literal, get_args
 import cv2
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
-
-from utils.geometry import box_to_crop, crop_image
 
 ColourOrder = Literal["bgr", "rgb"]
+
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
+
 IMAGENET_STD = (0.229, 0.224, 0.225)
-FULL_CROP_SIZE = 256
-"""Side of the crop that smaller network images are reduced from."""
+
+
+def decode_image(content: bytes) -> np.ndarray | None:
+    """Decode the content of an image file.
+
+    Args:
+        content: Any format that OpenCV decodes.
+
+    Returns:
+        (H, W, 3) uint8 BGR; None if it does not decode, for example because it is cut short.
+    """
+    # Unlike imread, imdecode refuses a file that is cut short instead of filling up with grey.
+    return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
 
 
 def to_rgb(image: np.ndarray, colour: ColourOrder) -> np.ndarray:
@@ -58,29 +68,6 @@ def resize_image(image: np.ndarray, size: int) -> np.ndarray:
     return cv2.warpAffine(
         image, np.column_stack([np.diag(zoom), [0, 0]]), (size, size), borderMode=cv2.BORDER_REPLICATE
     )
-
-
-def crop_box(image: np.ndarray, box: ArrayLike, size: int, exact: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """Cut the face in a box out of an image, by the rule of `box_to_crop`.
-
-    Args:
-        image: (H, W, 3) uint8.
-        box: (4,) x1, y1, x2, y2 in pixels.
-        size: Side of the crop in pixels.
-        exact: See `box_to_crop`.
-
-    Returns:
-        The crop, (size, size, 3) uint8, and the matrix, (2, 3) float64, from pixels of the image to units of its side.
-
-    Raises:
-        ValueError: If the picture has another form, or the box is not finite or has no area.
-    """
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-        raise ValueError(f"expected a uint8 picture of shape (H, W, 3), got {image.dtype} {image.shape}")
-    # A small crop is made from a large one: bilinear sampling alone would skip pixels of the frame.
-    crop_size = max(size, FULL_CROP_SIZE)
-    matrix = box_to_crop(box, crop_size, exact=exact)
-    return resize_image(crop_image(image, matrix, crop_size), size), matrix / crop_size
 
 
 def to_network_input(rgb: np.ndarray) -> torch.Tensor:

@@ -4,6 +4,8 @@ NME, FR and AUC as used with WFLW (Wu et al., CVPR 2018); the temporal measure f
 where it is called NMF.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.integrate import simpson
@@ -184,3 +186,19 @@ def video_nmj(predicted: ArrayLike, true: ArrayLike) -> float:
         ValueError: As `frame_jitter`.
     """
     return float(np.sqrt(np.mean(frame_jitter(predicted, true) ** 2)))
+
+
+def frame_shake(landmarks: Sequence[np.ndarray]) -> float:
+    """How much landmarks tremble, without knowing the truth.
+
+    The root mean square over the landmarks of the second difference |p_t - 2 p_{t-1} + p_{t-2}|, in percent of
+    sqrt(width * height) of their box: steady motion cancels, jitter does not.
+
+    Args:
+        landmarks: of three frames, (K, 2) each.
+    """
+    first, second, third = landmarks
+    box = landmark_box(third)
+    size = np.sqrt(np.prod(box[2:] - box[:2]))
+    change = np.linalg.norm(third - 2 * second + first, axis=1)
+    return float(100 * np.sqrt(np.mean(change**2)) / size)

@@ -13,13 +13,13 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm import tqdm
 
+from utils.errors import InputError
+from utils.images import decode_image
+
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
+
 ASSUMED_RATE = 25.0
 """Frames per second where a source does not say."""
-
-
-class SourceError(ValueError):
-    """An input that cannot be read; the message names it and says what to do."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def open_source(text: str) -> Source:
             a number is meant by ./NUMBER.
 
     Raises:
-        SourceError: There is no such thing, or it holds no picture.
+        InputError: There is no such thing, or it holds no picture.
     """
     if text.isdecimal():
         return Source("webcam", f"webcam_{int(text)}", (), ASSUMED_RATE, None, int(text))
@@ -59,11 +59,11 @@ def open_source(text: str) -> Source:
     if path.is_dir():
         pictures = [entry for entry in path.iterdir() if entry.is_file() and is_picture(entry)]
         if not pictures:
-            raise SourceError(f"{path}: the folder holds no picture ({' '.join(PICTURE_SUFFIXES)}); give another")
+            raise InputError(f"{path}: the folder holds no picture ({' '.join(PICTURE_SUFFIXES)}); give another")
         pictures.sort(key=lambda entry: natural_order(entry.name))
         return Source("folder", path.resolve().name or "folder", tuple(pictures), ASSUMED_RATE, len(pictures))
     if not path.is_file():
-        raise SourceError(f"{path}: no such file or folder; give a picture, a folder, a video or the index of a webcam")
+        raise InputError(f"{path}: no such file or folder; give a picture, a folder, a video or the index of a webcam")
     if is_picture(path):
         return Source("picture", path.stem, (path,), ASSUMED_RATE, 1)
     capture = _open_video(path)
@@ -100,16 +100,15 @@ def read_picture(path: Path) -> np.ndarray:
         (H, W, 3) uint8 BGR.
 
     Raises:
-        SourceError: If the file cannot be read or does not decode, for example because it is cut short.
+        InputError: If the file cannot be read or does not decode, for example because it is cut short.
     """
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise SourceError(f"{path}: cannot be read ({error.strerror}); check the file") from error
-    # Unlike imread, imdecode refuses a file that is cut short instead of filling up with grey.
-    picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check the file") from error
+    picture = decode_image(content)
     if picture is None:
-        raise SourceError(f"{path}: is not a picture that decodes; it is damaged or of another format")
+        raise InputError(f"{path}: is not a picture that decodes; it is damaged or of another format")
     alpha = _read_alpha(content)
     if alpha is None or alpha.shape != picture.shape[:2]:
         return picture
@@ -135,7 +134,7 @@ def read_frames(source: Source) -> Iterator[np.ndarray]:
     A webcam has no end. A video that is cut short ends where it does, with a warning on stderr.
 
     Raises:
-        SourceError: If it does not open or has no frame that decodes.
+        InputError: If it does not open or has no frame that decodes.
     """
     capture = _open_webcam(source.webcam) if source.webcam is not None else _open_video(source.paths[0])
     count = 0
@@ -150,7 +149,7 @@ def read_frames(source: Source) -> Iterator[np.ndarray]:
         capture.release()
     if count == 0:
         name = source.paths[0] if source.paths else f"webcam {source.webcam}"
-        raise SourceError(f"{name}: gives no frame that decodes; it is damaged or of another format")
+        raise InputError(f"{name}: gives no frame that decodes; it is damaged or of another format")
     # Containers without an index tell their length by duration and rate, which is off by a little.
     if source.frames is not None and count < 0.97 * source.frames - 1:
         tqdm.write(
@@ -163,7 +162,7 @@ def _open_video(path: Path) -> cv2.VideoCapture:
     # One thread: the network needs the others, and frames are decoded while it waits.
     capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
     if not capture.isOpened():
-        raise SourceError(f"{path}: is no picture or video that can be decoded; it is damaged or of another format")
+        raise InputError(f"{path}: is no picture or video that can be decoded; it is damaged or of another format")
     capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)
     return capture
 
@@ -171,7 +170,7 @@ def _open_video(path: Path) -> cv2.VideoCapture:
 def _open_webcam(index: int) -> cv2.VideoCapture:
     capture = cv2.VideoCapture(index)
     if not capture.isOpened():
-        raise SourceError(f"webcam {index} does not open; check that it is connected, allowed and free, or try another")
+        raise InputError(f"webcam {index} does not open; check that it is connected, allowed and free, or try another")
     # What the driver has queued is late.
     capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
     return capture
@@ -182,3 +181,9 @@ def has_display() -> bool:
     if sys.platform in ("win32", "darwin"):
         return True
     return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
+def initialise_decoder(worker_id: int = 0) -> None:
+    """Prepare a process for decoding: one thread, and no messages of OpenCV, since a reader gives its own reasons."""
+    silence_opencv()
+    cv2.setNumThreads(0)

@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from utils.errors import OptionError
+
 BOTTLENECK_EXPANSION = 4
 COARSEST_STRIDE = 32
 CLASSIFICATION_HEAD = ("incre_modules.", "downsamp_modules.", "final_layer.", "classifier.")
@@ -48,10 +50,10 @@ class HRNetConfig:
 
     def __post_init__(self) -> None:
         if len(self.blocks) != 3 or len(self.units) != 3:
-            raise ValueError(f"HRNetConfig: blocks and units need one number for each of stages 2, 3, 4: {self}")
+            raise OptionError(f"HRNetConfig: blocks and units need one number for each of stages 2, 3, 4: {self}")
         scalars = (self.width, self.stem_width, self.layer1_planes, self.layer1_units)
         if min(*scalars, *self.blocks, *self.units) < 1:
-            raise ValueError(f"HRNetConfig: every number must be at least 1: {self}")
+            raise OptionError(f"HRNetConfig: every number must be at least 1: {self}")
 
     @property
     def branch_widths(self) -> tuple[int, int, int, int]:
@@ -223,7 +225,7 @@ class HRNet(nn.Module):
             ValueError: the images do not have that shape.
         """
         if images.ndim != 4 or images.shape[1] != 3 or any(side % COARSEST_STRIDE for side in images.shape[2:]):
-            raise ValueError(
+            raise OptionError(
                 f"HRNet takes images of shape (B, 3, H, W) with H and W multiples of {COARSEST_STRIDE}, "
                 f"not {tuple(images.shape)}"
             )

@@ -1,0 +1,168 @@
+"""The landmarks of faces as files: JSON Lines or CSV to write, boxes to read."""
+
+import csv
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+
+from utils.errors import InputError, OutputError
+from utils.files import cannot_write, csv_line
+
+LANDMARK_SUFFIXES = (".jsonl", ".csv")
+
+BOX_COLUMNS = ("x1", "y1", "x2", "y2")
+
+DECIMALS = 3
+"""Of coordinates in pixels."""
+
+
+class LandmarkWriter:
+    """Writes a line for every face of every frame, as it comes; a context manager.
+
+    A line of JSON has the keys frame, face, box [x1, y1, x2, y2], landmarks [[x, y, uncertainty], ...], evaluations and
+    residual (null for an explicit network), and those of `extra`. A line of CSV has the columns frame, face, x1, y1,
+    x2, y2, evaluations, residual, those of `extra`, and x, y and uncertainty of every landmark, x_0, y_0,
+    uncertainty_0, x_1 and so on. Coordinates and uncertainties are in pixels of the frame.
+
+    Args:
+        path: The file, .jsonl or .csv.
+        landmarks: K, number of landmarks of a face.
+        extra: Names of further columns.
+
+    Raises:
+        OutputError: If its name ends otherwise or it cannot be written.
+    """
+
+    def __init__(self, path: Path, landmarks: int, extra: Sequence[str] = ()):
+        if path.suffix.lower() not in LANDMARK_SUFFIXES:
+            raise OutputError(f"{path}: landmarks are written as {' or '.join(LANDMARK_SUFFIXES)}; choose such a name")
+        self.path = path
+        self.as_csv = path.suffix.lower() == ".csv"
+        self.extra = tuple(extra)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.file = path.open("w", encoding="utf-8", newline="")
+        except OSError as error:
+            raise cannot_write(path, error) from error
+        if self.as_csv:
+            points = [f"{name}_{index}" for index in range(landmarks) for name in ("x", "y", "uncertainty")]
+            self._append(csv_line(["frame", "face", *BOX_COLUMNS, "evaluations", "residual", *self.extra, *points]))
+
+    def write(
+        self,
+        frame: int,
+        face: int,
+        box: np.ndarray,
+        landmarks: np.ndarray,
+        uncertainty: np.ndarray,
+        evaluations: int,
+        residual: float,
+        **extra: Any,
+    ) -> None:
+        """Append a face.
+
+        Args:
+            frame: Its number, from 0.
+            face: Its number.
+            box: (4,) that it was cropped by.
+            landmarks: (K, 2).
+            uncertainty: (K,).
+            evaluations: Of the cell.
+            residual: Of the solver; NaN for an explicit network.
+            **extra: Values of the further columns, by their names.
+
+        Raises:
+            OutputError: If the file cannot be written.
+        """
+        points = np.column_stack([landmarks, uncertainty]).round(DECIMALS)
+        corners = box.round(DECIMALS).tolist()
+        more = {name: extra[name] for name in self.extra}
+        if self.as_csv:
+            self._append(
+                csv_line([frame, face, *corners, evaluations, residual, *more.values(), *points.ravel().tolist()])
+            )
+            return
+        row = {"frame": frame, "face": face, "box": corners, "landmarks": points.tolist()}
+        row |= {"evaluations": evaluations, "residual": residual if math.isfinite(residual) else None, **more}
+        self._append(json.dumps(row, allow_nan=False) + "\n")
+
+    def _append(self, text: str) -> None:
+        try:
+            self.file.write(text)
+            self.file.flush()
+        except OSError as error:
+            raise cannot_write(self.path, error) from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.file.close()
+
+
+def read_boxes(path: Path) -> dict[int, dict[int, np.ndarray]]:
+    """Read boxes that a user gives.
+
+    Args:
+        path: .npy, (frames, 4 or more), x1 y1 x2 y2 of the one face of every frame, as WFLW-V has them; or .csv with at
+            least the columns frame, face, x1, y1, x2, y2, as `LandmarkWriter` writes them.
+
+    Returns:
+        For every frame that has a box, the boxes (4,) float64 of its faces by their number.
+
+    Raises:
+        InputError: If it is neither, or a number is missing or not finite, or a box has no area.
+    """
+    try:
+        if path.suffix.lower() == ".npy":
+            boxes = _read_array(path)
+        elif path.suffix.lower() == ".csv":
+            boxes = _read_table(path)
+        else:
+            raise InputError(f"{path}: boxes are read from .npy or .csv; convert it")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({error}); check the file") from error
+    for frame, of_frame in boxes.items():
+        for face, box in of_frame.items():
+            if not np.isfinite(box).all() or box[2] <= box[0] or box[3] <= box[1]:
+                raise InputError(
+                    f"{path}: the box of frame {frame}, face {face}, {box.tolist()}, has no area; it is x1 y1 x2 y2"
+                )
+    return boxes
+
+
+def _read_array(path: Path) -> dict[int, dict[int, np.ndarray]]:
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise InputError(f"{path}: is not an array of numbers that can be read ({error}); write it again") from error
+    if array.ndim != 2 or array.shape[1] < 4 or array.dtype.kind not in "fiu":
+        raise InputError(f"{path}: has shape {array.shape} of {array.dtype}, expected numbers (frames, 4): x1 y1 x2 y2")
+    return {frame: {0: box} for frame, box in enumerate(array[:, :4].astype(np.float64))}
+
+
+def _read_table(path: Path) -> dict[int, dict[int, np.ndarray]]:
+    boxes: dict[int, dict[int, np.ndarray]] = {}
+    with path.open(newline="", encoding="utf-8") as file:
+        table = csv.DictReader(file)
+        missing = [name for name in ("frame", "face", *BOX_COLUMNS) if name not in (table.fieldnames or ())]
+        if missing:
+            raise InputError(f"{path}: has no column {' '.join(missing)}; name the columns in the first line")
+        for row in table:
+            try:
+                frame, face = int(row["frame"]), int(row["face"])
+                boxes.setdefault(frame, {})[face] = np.array(_numbers(row), dtype=np.float64)
+            except (TypeError, ValueError) as error:
+                raise InputError(f"{path}: line {table.line_num}: {error}; correct it") from error
+    return boxes
+
+
+def _numbers(row: Mapping[str, str]) -> Sequence[float]:
+    return [float(row[name]) for name in BOX_COLUMNS]

@@ -1,0 +1,97 @@
+"""Running a network over batches: device, precision, memory format, and what the command line says of its solver."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from models.checkpoints import load_checkpoint
+from models.ldeq import LDEQ, LDEQOutput
+from solvers import SOLVERS
+from solvers.contract import StopRule
+from utils.errors import CheckpointError, OptionError
+
+Precision = Literal["fp32", "bf16"]
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device of a command line's `--device`.
+
+    Args:
+        name: "cpu", "cuda", "mps", or "auto" for the best that is there.
+
+    Raises:
+        OptionError: the device is not there.
+    """
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        name = next(device for device, there in available.items() if there)
+    if not available.get(name, False):
+        raise OptionError(f"device {name!r} is not available here; use --device auto or --device cpu")
+    return torch.device(name)
+
+
+def load_network(
+    path: Path,
+    device: torch.device,
+    landmarks: int,
+    stop_rule: StopRule,
+    solver: str | None = None,
+    options: dict[str, Any] | None = None,
+) -> LDEQ:
+    """A checkpoint's network, channels-last, with what the command line changes of its solver.
+
+    Args:
+        path: checkpoint of this project or of the original release.
+        device: where the network is put.
+        landmarks: number of landmarks of the data.
+        stop_rule: of the solver; without effect on an explicit network.
+        solver: name of another solver, which keeps budget, tolerance and criterion.
+        options: of the solver, for example {"max_evals": 8}.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be read, has another number of landmarks, or is explicit although a
+            solver or options are given.
+        OptionError: an option is out of range.
+    """
+    model = load_checkpoint(path, device).to(memory_format=torch.channels_last)
+    if model.config.landmarks != landmarks:
+        raise CheckpointError(
+            f"{path}: the network has {model.config.landmarks} landmarks, WFLW has {landmarks}; use another"
+        )
+    if model.config.mode == "explicit":
+        if solver or options:
+            raise CheckpointError(f"{path}: an explicit network has no solver; leave out --solver, --max_evals, --tol")
+        return model
+    own = model.config.solver
+    if solver and type(own) is not SOLVERS[solver]:
+        own = SOLVERS[solver](max_evals=own.max_evals, tol=own.tol, criterion=own.criterion)
+    return model.with_solver(replace(own, stop_rule=stop_rule, **(options or {})))
+
+
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager:
+    """Mixed precision for `precision` "bf16"; no change for "fp32"."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+
+
+@torch.inference_mode()
+def predict(model: LDEQ, batches: Iterable[Tensor], precision: Precision = "fp32") -> Iterator[LDEQOutput]:
+    """Landmarks of a stream of image batches.
+
+    Args:
+        model: in evaluation mode.
+        batches: of (B, 3, S, S) ImageNet-normalised RGB images, on any device.
+        precision: see `autocast`.
+
+    Yields:
+        The output of each batch, on the model's device.
+    """
+    device = next(model.parameters()).device
+    for images in batches:
+        images = images.to(device, non_blocking=True, memory_format=torch.channels_last)
+        with autocast(device, precision):
+            yield model(images)

@@ -1,0 +1,136 @@
+import cv2
+import numpy as np
+import pytest
+from small_networks import small_model
+
+from inference.detector import SHIFT, SIZE_RATIO, CenterFaceDetector, to_landmark_boxes
+from inference.faces import BoxFollower, FaceFollower, FollowingRules, match_boxes
+from inference.predictor import FaceLandmarks
+from inference.tracker import LandmarkTracker
+
+FRAME = cv2.resize(np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8), (160, 120))
+LEFT, RIGHT = np.array([10.0, 20.0, 50.0, 60.0]), np.array([90.0, 30.0, 140.0, 90.0])
+
+
+class ScriptedDetector:
+    """Sees the boxes of a script, one entry a call."""
+
+    def __init__(self, *script: list[np.ndarray]):
+        self.script = list(script)
+        self.calls = 0
+
+    def detect(self, frame: np.ndarray) -> np.ndarray:
+        boxes = self.script[min(self.calls, len(self.script) - 1)]
+        self.calls += 1
+        return np.array([[*box, 0.9] for box in boxes]).reshape(-1, 5)
+
+
+class StandInTracker:
+    """Finds a face in the box it is given, with an uncertainty from a script, moved by `drift` pixels a frame."""
+
+    def __init__(self, uncertainty: float = 0.01, drift: float = 0.0):
+        self.uncertainty = uncertainty
+        self.drift = drift
+        self.last = None
+
+    def step(self, frame: np.ndarray, box: np.ndarray) -> np.ndarray:
+        corners = np.add([[box[0], box[1]], [box[2], box[3]]], [self.drift, 0])
+        spread = np.full(2, self.uncertainty * (box[2:] - box[:2]).max())
+        self.last = FaceLandmarks(corners, spread, np.asarray(box), 2, 0.1)
+        return corners
+
+
+def numbers(faces) -> list[int]:
+    return [face.number for face in faces]
+
+
+def test_boxes_are_paired_for_the_largest_sum_of_overlaps():
+    # The overlaps are 9/11 and 7/13; 1/3 and 1/19. The last lies below either limit.
+    first = [np.array([0, 0, 10, 10]), np.array([-6, 0, 4, 10])]
+    second = np.array([[-1, 0, 9, 10], [3, 0, 13, 10]])
+    assert match_boxes(first, second, 0.4) == {0: 0}
+    assert match_boxes(first, second, 0.3) == {0: 1, 1: 0}
+    assert match_boxes([], second, 0.4) == match_boxes(first, np.zeros((0, 4)), 0.4) == {}
+
+
+def test_a_box_of_the_detector_becomes_a_landmark_box_by_shift_and_size():
+    (box,) = to_landmark_boxes([[100, 200, 200, 400]])
+    centre, extent = (box[:2] + box[2:]) / 2, box[2:] - box[:2]
+    np.testing.assert_allclose(centre, [150 + 100 * SHIFT[0], 300 + 200 * SHIFT[1]])
+    np.testing.assert_allclose(extent, [100 * SIZE_RATIO[0], 200 * SIZE_RATIO[1]])
+
+
+@pytest.mark.parametrize("shape", [(480, 640), (640, 360), (97, 61), (1, 1)])
+def test_the_detector_takes_frames_of_any_size_and_finds_no_face_on_a_grey_one(shape):
+    assert CenterFaceDetector(64).detect(np.full((*shape, 3), 128, np.uint8)).shape == (0, 5)
+
+
+@pytest.mark.parametrize("options", [{"side": 8}, {"threshold": 0.0}, {"threshold": 1.0}])
+def test_an_option_of_the_detector_out_of_range_is_an_error_that_names_it(options):
+    with pytest.raises(ValueError, match=next(iter(options))):
+        CenterFaceDetector(**options)
+
+
+def test_faces_keep_their_numbers_and_are_detected_only_every_few_frames():
+    detector = ScriptedDetector([LEFT, RIGHT], [RIGHT, LEFT])
+    follower = FaceFollower(StandInTracker, detector, FollowingRules(detect_every=4))
+    for _ in range(6):
+        faces = follower.step(FRAME)
+        assert numbers(faces) == [0, 1]
+        np.testing.assert_array_equal(faces[0].landmarks.box, LEFT)
+    assert detector.calls == 2
+
+
+def test_a_new_face_gets_a_new_number_and_one_that_detections_miss_is_dropped():
+    detector = ScriptedDetector([LEFT], [LEFT, RIGHT], [RIGHT])
+    follower = FaceFollower(StandInTracker, detector, FollowingRules(detect_every=2, misses=2))
+    seen = [numbers(follower.step(FRAME)) for _ in range(6)]
+    assert seen == [[0], [0], [0, 1], [0, 1], [0, 1], [1]]
+
+
+def test_an_unsure_face_is_dropped_and_looked_for_in_the_same_frame():
+    trackers = [StandInTracker(), StandInTracker()]
+    waiting = iter(trackers)
+    detector = ScriptedDetector([LEFT], [RIGHT])
+    follower = FaceFollower(lambda: next(waiting), detector, FollowingRules(detect_every=100, uncertainty=0.05))
+    assert numbers(follower.step(FRAME)) == [0]
+    trackers[0].uncertainty = 0.06
+    (face,) = follower.step(FRAME)
+    assert face.number == 1
+    np.testing.assert_array_equal(face.landmarks.box, RIGHT)
+
+
+def test_a_face_that_leaves_the_frame_is_dropped_and_without_faces_every_frame_is_searched():
+    detector = ScriptedDetector([RIGHT], [])
+    follower = FaceFollower(lambda: StandInTracker(drift=16), detector, FollowingRules(detect_every=100))
+    seen = [len(follower.step(FRAME)) for _ in range(6)]
+    assert seen == [1, 1, 0, 0, 0, 0]
+    assert detector.calls == 5
+
+
+def test_two_trackers_on_one_face_become_the_older_one():
+    detector = ScriptedDetector([LEFT, np.add(LEFT, [25, 0, 25, 0])])
+    drifting = iter([StandInTracker(), StandInTracker(drift=-25)])
+    follower = FaceFollower(lambda: next(drifting), detector)
+    assert numbers(follower.step(FRAME)) == [0]
+
+
+def test_given_boxes_are_followed_by_number_and_a_face_that_was_away_starts_anew():
+    model = small_model()
+    follower = BoxFollower(lambda: LandmarkTracker(model, solve_first_frame=True))
+    script = [{1: RIGHT, 0: LEFT}, {0: LEFT}, {0: LEFT, 1: RIGHT}, {}]
+    evaluations = [
+        {face.number: face.landmarks.evaluations for face in follower.step(FRAME, boxes)} for boxes in script
+    ]
+    first = evaluations[0]
+    assert first[0] > 2 and first[1] > 2
+    assert evaluations[1:] == [{0: 2}, {0: 2, 1: first[1]}, {}]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("detect_every", 0), ("misses", 0), ("overlap", 1.0), ("uncertainty", 0.0), ("smallest", -1.0)],
+)
+def test_a_rule_out_of_range_is_an_error_that_names_it(name, value):
+    with pytest.raises(ValueError, match=name):
+        FollowingRules(**{name: value})

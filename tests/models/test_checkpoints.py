@@ -1,0 +1,496 @@
+import argparse
+import json
+import pickle
+import re
+import warnings
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from small_networks import random_images, small_config, small_model
+from torch import Tensor
+
+import models.checkpoints
+from models import LDEQ, load_checkpoint, save_checkpoint
+from models.checkpoints import CONFIG_KEY, config_from_original
+from models.deq import GradientConfig
+from solvers import AndersonConfig, BroydenConfig, FixedPointConfig
+from utils.errors import CheckpointError
+
+# The original's name of each of our modules, as its checkpoints have them.
+ORIGINAL_MODULES = {
+    "backbone.block1": "tail.0",
+    "backbone.block2": "tail.1",
+    "backbone.block3": "tail.3",
+    "cell.fuse": "deq_layer.cell.tail",
+    "cell.head": "deq_layer.cell.head.conv",
+    "cell.hourglass.down.0.same": "deq_layer.cell.hourglass.same1",
+    "cell.hourglass.down.1.same": "deq_layer.cell.hourglass.same2",
+    "cell.hourglass.down.2.same": "deq_layer.cell.hourglass.same3",
+    "cell.hourglass.down.3.same": "deq_layer.cell.hourglass.same4",
+    "cell.hourglass.down.0.widen": "deq_layer.cell.hourglass.upchan1",
+    "cell.hourglass.down.1.widen": "deq_layer.cell.hourglass.upchan2",
+    "cell.hourglass.down.2.widen": "deq_layer.cell.hourglass.upchan3",
+    "cell.hourglass.down.3.widen": "deq_layer.cell.hourglass.upchan4",
+    "cell.hourglass.bottleneck": "deq_layer.cell.hourglass.bottlneck",
+    "cell.hourglass.up.0.narrow": "deq_layer.cell.hourglass.downchan1",
+    "cell.hourglass.up.0.merge": "deq_layer.cell.hourglass.downchan2",
+    "cell.hourglass.up.1.narrow": "deq_layer.cell.hourglass.downchan3",
+    "cell.hourglass.up.1.merge": "deq_layer.cell.hourglass.downchan4",
+    "cell.hourglass.up.2.narrow": "deq_layer.cell.hourglass.downchan5",
+    "cell.hourglass.up.2.merge": "deq_layer.cell.hourglass.downchan6",
+    "cell.hourglass.up.3.narrow": "deq_layer.cell.hourglass.downchan7",
+    "cell.hourglass.up.3.merge": "deq_layer.cell.hourglass.downchan8",
+    "cell.hourglass.up.0.refine": "deq_layer.cell.hourglass.same5",
+    "cell.hourglass.up.1.refine": "deq_layer.cell.hourglass.same6",
+    "cell.hourglass.up.2.refine": "deq_layer.cell.hourglass.same7",
+    "cell.hourglass.up.3.refine": "deq_layer.cell.hourglass.same8",
+}
+
+ORIGINAL_ARGS = {
+    "n_keypoints": 5,
+    "cell_extra_latent_width": 0,
+    "z_width": 5,
+    "im_size": 64,
+    "heatmap_size": 16,
+    "injection_width": 8,
+    "cell_base_width": 8,
+    "cell_width_increment": 4,
+    "cell_gn_groups": 4,
+    "cell_norm": "softargmax",
+    "cell_softargmax_beta": 1.0,
+    "cell_learn_softargmax_beta": False,
+    "model_mode": "implicit",
+    "explicit_depth": 2,
+    "cell_use_bn_for_explicit": True,
+    "solver": "fpi",
+    "max_iters": 6,
+    "stop_mode": "rel",
+    "rel_diff_target": 0.01,
+    "abs_diff_target": 0.5,
+    "anderson_m": 4,
+    "anderson_lam": 1e-4,
+    "anderson_beta": 0.9,
+    "take_one_less_inference_step": False,
+    "stochastic_max_iters": False,
+    "z0_mode": "zeros",
+    "cell_name": "Cell0",
+    "JFB": True,
+}
+
+
+def original_args(**changes: Any) -> argparse.Namespace:
+    return argparse.Namespace(**{**ORIGINAL_ARGS, "optimiser": "adam", **changes})
+
+
+def original_weights(model: LDEQ, prefix: str = "") -> dict[str, Tensor]:
+    """The weights under the original's names."""
+    renamed = {}
+    for name, tensor in model.state_dict().items():
+        module = next(module for module in ORIGINAL_MODULES if name.startswith(f"{module}."))
+        renamed[prefix + ORIGINAL_MODULES[module] + name.removeprefix(module)] = tensor.clone()
+    return renamed
+
+
+@pytest.fixture
+def original_file(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a checkpoint in the original's format, by default that of `small_model`."""
+
+    def write(args: Any = None, weights: Any = None, **extra: Any) -> Path:
+        path = tmp_path / "final.pth.tar"
+        content = {
+            "args": original_args() if args is None else args,
+            "state_dict": original_weights(small_model()) if weights is None else weights,
+        }
+        torch.save({**content, **extra}, path)
+        return path
+
+    return write
+
+
+@pytest.fixture
+def own_file(tmp_path: Path) -> Path:
+    path = tmp_path / "ldeq.safetensors"
+    save_checkpoint(small_model(), path)
+    return path
+
+
+def rewrite(path: Path, change: Callable[[dict[str, Tensor], dict[str, Any]], None]) -> None:
+    """Change the weights and the configuration in one of our files."""
+    with safe_open(path, framework="pt") as file:
+        config = json.loads(file.metadata()[CONFIG_KEY])
+    weights = load_file(path)
+    change(weights, config)
+    save_file(weights, path, metadata={CONFIG_KEY: json.dumps(config)})
+
+
+def assert_refused(path: Path, message: str) -> None:
+    """One error of one line that starts with the file, and no warning."""
+    with warnings.catch_warnings(record=True) as caught, pytest.raises(CheckpointError, match=message) as error:
+        warnings.simplefilter("always")
+        load_checkpoint(path)
+    assert str(error.value).startswith(f"{path}: ")
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < len(str(path)) + 250
+    assert caught == []
+
+
+@torch.no_grad()
+def assert_same_network(first: LDEQ, second: LDEQ) -> None:
+    expected = second.state_dict()
+    weights = first.state_dict()
+    assert weights.keys() == expected.keys()
+    for name, tensor in weights.items():
+        assert torch.equal(tensor, expected[name]), name
+    images = random_images(1, size=first.config.image_size)
+    assert torch.equal(first(images).keypoints, second(images).keypoints)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"latent_channels": 2, "solver": AndersonConfig(max_evals=5, m=3), "final_evaluation": False},
+        {"mode": "explicit", "normalisation": "linear"},
+        {"backbone": "hrnet_mini", "gradient": GradientConfig(rule="ift", backward_solver=BroydenConfig())},
+    ],
+    ids=["defaults", "anderson", "explicit", "hrnet"],
+)
+def test_what_is_saved_is_what_is_loaded(changes, tmp_path):
+    model = small_model(**changes)
+    save_checkpoint(model, tmp_path / "ldeq.safetensors")
+    loaded = load_checkpoint(tmp_path / "ldeq.safetensors")
+    assert loaded.config == model.config
+    assert not loaded.training
+    assert_same_network(loaded, model)
+
+
+def test_half_precision_on_disk_is_single_precision_at_work(tmp_path, own_file):
+    model = small_model()
+    path = tmp_path / "half.safetensors"
+    save_checkpoint(model, path, dtype=torch.float16)
+    assert {tensor.dtype for tensor in load_file(path).values()} == {torch.float16, torch.int64}
+    assert path.stat().st_size < 0.7 * own_file.stat().st_size
+    original = model.state_dict()
+    for name, tensor in load_checkpoint(path).state_dict().items():
+        assert tensor.dtype == original[name].dtype
+        torch.testing.assert_close(tensor, original[name], rtol=1e-3, atol=1e-6)
+
+
+def test_a_state_other_than_the_fresh_one_is_loaded(tmp_path):
+    model = small_model(seed=1)
+    save_checkpoint(model, tmp_path / "ldeq.safetensors")
+    assert not torch.equal(small_model().cell.head.weight, model.cell.head.weight)
+    assert_same_network(load_checkpoint(tmp_path / "ldeq.safetensors"), model)
+
+
+def test_the_format_is_told_by_the_content_and_not_by_the_name(tmp_path, original_file, own_file):
+    original = original_file().rename(tmp_path / "a.safetensors")
+    own = own_file.rename(tmp_path / "b.pth.tar")
+    loaded = load_checkpoint(own)
+    assert_same_network(load_checkpoint(original).with_solver(loaded.config.solver), loaded)
+
+
+@pytest.mark.parametrize("error", [OSError("No space left on device"), KeyboardInterrupt()])
+def test_a_failed_save_leaves_the_older_file_and_no_part(error, own_file, monkeypatch):
+    def fail(weights, path, metadata):
+        Path(path).write_bytes(b"half of it")
+        raise error
+
+    before = own_file.read_bytes()
+    monkeypatch.setattr(models.checkpoints, "save_file", fail)
+    with pytest.raises(type(error)) as caught:
+        save_checkpoint(small_model(seed=1), own_file)
+    if isinstance(error, OSError):
+        assert str(own_file) in str(caught.value)
+        assert "No space left on device" in str(caught.value)
+    assert own_file.read_bytes() == before
+    assert list(own_file.parent.iterdir()) == [own_file]
+
+
+def test_a_folder_that_does_not_exist_is_named_when_saving(tmp_path):
+    path = tmp_path / "missing" / "ldeq.safetensors"
+    with pytest.raises(OSError, match=re.escape(str(path))):
+        save_checkpoint(small_model(), path)
+
+
+@pytest.mark.parametrize(("value", "dtype"), [(torch.nan, None), (1e5, torch.float16)])
+def test_weights_that_could_not_be_read_back_are_not_written(value, dtype, own_file):
+    before = own_file.read_bytes()
+    model = small_model()
+    model.cell.head.bias.data[0] = value
+    with pytest.raises(ValueError, match=re.escape(f"{own_file}: not written") + r".*cell\.head\.bias.*not finite"):
+        save_checkpoint(model, own_file, dtype)
+    assert own_file.read_bytes() == before
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize(
+    ("changes", "args"),
+    [
+        ({}, {}),
+        ({"latent_channels": 3}, {"cell_extra_latent_width": 3, "z_width": 8}),
+        ({"mode": "explicit"}, {"model_mode": "explicit"}),
+        (
+            {"mode": "explicit", "explicit_batch_norm": False},
+            {"model_mode": "explicit", "cell_use_bn_for_explicit": False},
+        ),
+    ],
+    ids=["implicit", "latent", "explicit", "explicit with group norm"],
+)
+def test_a_network_in_the_originals_format_is_the_same_network(prefix, changes, args, original_file):
+    model = small_model(**changes, solver=FixedPointConfig(max_evals=6, tol=0.01))
+    loaded = load_checkpoint(original_file(original_args(**args), original_weights(model, prefix), epoch=7))
+    assert not loaded.training
+    assert loaded.config == model.config
+    assert_same_network(loaded, model)
+
+
+def test_the_fields_of_the_original_are_all_read():
+    args = original_args(
+        n_keypoints=6,
+        cell_extra_latent_width=2,
+        z_width=8,
+        im_size=128,
+        heatmap_size=32,
+        injection_width=12,
+        cell_base_width=16,
+        cell_width_increment=2,
+        cell_gn_groups=2,
+        cell_norm="linear",
+        cell_softargmax_beta=1.5,
+        cell_learn_softargmax_beta=True,
+        model_mode="explicit",
+        explicit_depth=4,
+        cell_use_bn_for_explicit=False,
+        take_one_less_inference_step=True,
+        JFB=False,
+    )
+    assert config_from_original(args) == small_config(
+        landmarks=6,
+        latent_channels=2,
+        image_size=128,
+        backbone="stem",
+        injection_channels=12,
+        cell_width=16,
+        cell_width_increment=2,
+        cell_groups=2,
+        normalisation="linear",
+        softargmax_beta=1.5,
+        softplus_beta=True,
+        mode="explicit",
+        explicit_depth=4,
+        explicit_batch_norm=False,
+        final_evaluation=False,
+        gradient=GradientConfig(rule="ift"),
+        solver=FixedPointConfig(max_evals=6, tol=0.01),
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "solver"),
+    [
+        ({"solver": "fpi"}, FixedPointConfig(max_evals=6, tol=0.01, min_evals=1)),
+        ({"solver": "fpi", "max_iters": 1}, FixedPointConfig(max_evals=1, tol=0.01, min_evals=1)),
+        (
+            {"solver": "anderson"},
+            AndersonConfig(max_evals=8, tol=0.01, min_evals=3, m=4, lam=1e-4, ridge="absolute", beta=0.9),
+        ),
+        ({"solver": "broyden"}, BroydenConfig(max_evals=7, tol=0.01, min_evals=2, memory=7)),
+    ],
+)
+@pytest.mark.parametrize("stop_mode", ["rel", "abs"])
+def test_budgets_and_stops_of_the_originals_solvers(changes, solver, stop_mode):
+    if stop_mode == "abs":
+        solver = replace(solver, tol=0.5, criterion="absolute")
+    assert solver.stop_rule == "sample"
+    assert config_from_original(original_args(stop_mode=stop_mode, **changes)).solver == solver
+
+
+def test_the_originals_flag_for_a_random_budget_is_left_out_of_account():
+    assert config_from_original(original_args(stochastic_max_iters=True)) == config_from_original(original_args())
+
+
+@pytest.mark.parametrize("value", ["None", None])
+def test_no_normalisation_is_written_in_two_ways(value):
+    assert config_from_original(original_args(cell_norm=value)).normalisation == "none"
+
+
+@pytest.mark.parametrize("field", ORIGINAL_ARGS)
+def test_a_missing_field_is_named(field):
+    args = original_args()
+    delattr(args, field)
+    with pytest.raises(ValueError, match=f"'args' lacks {field}$"):
+        config_from_original(args)
+
+
+def test_missing_fields_are_named_together_with_their_file(original_file):
+    assert_refused(
+        original_file(argparse.Namespace(**dict(list(ORIGINAL_ARGS.items())[:-3]))),
+        "'args' lacks z0_mode, cell_name, JFB$",
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"z_width": 6}, "z_width 6 is not n_keypoints"),
+        ({"heatmap_size": 32}, "heatmap_size 32 is not a quarter of im_size 64"),
+        ({"solver": "newton"}, "unknown solver 'newton': 'anderson', 'fpi' and 'broyden' are known"),
+        ({"stop_mode": "both"}, "unknown stop_mode 'both'"),
+        ({"cell_name": "Cell1"}, "cell_name 'Cell1'"),
+        ({"z0_mode": "learned"}, "z0_mode 'learned'"),
+        ({"cell_norm": "softmax"}, "'softmax'"),
+        ({"model_mode": "recurrent"}, "'recurrent'"),
+        ({"cell_gn_groups": 3}, "cell_groups must divide every width"),
+        ({"max_iters": 0}, "max_evals must be at least 1, not 0"),
+        ({"im_size": 96, "heatmap_size": 24}, "image_size must be a multiple of 64, not 96"),
+        ({"n_keypoints": None}, "NoneType"),
+    ],
+)
+def test_a_field_that_holds_something_unknown_is_named(changes, message, original_file):
+    assert_refused(original_file(original_args(**changes)), message)
+
+
+def test_extra_weights_are_named_in_one_warning_and_left_out(original_file):
+    model = small_model()
+    weights = {**original_weights(model), "ema.decay": torch.ones(1), "deq_layer.cell.hourglass.same9.x": torch.ones(1)}
+    with pytest.warns(UserWarning, match=r"unknown weights ema\.decay, deq_layer\.cell\.hourglass\.same9\.x") as caught:
+        loaded = load_checkpoint(original_file(weights=weights))
+    assert len(caught) == 1
+    assert torch.equal(loaded.cell.head.weight, model.cell.head.weight)
+
+
+@pytest.mark.parametrize(
+    "name", ["tail.3.norm.running_var", "deq_layer.cell.head.conv.bias", "deq_layer.cell.hourglass.same7.conv.weight"]
+)
+def test_a_missing_weight_of_the_original_is_an_error(name, original_file):
+    weights = original_weights(small_model())
+    del weights[name]
+    assert_refused(original_file(weights=weights), "1 weights are missing, the first: ")
+
+
+def test_a_weight_of_another_shape_is_named_with_both_shapes(original_file):
+    weights = original_weights(small_model())
+    weights["deq_layer.cell.head.conv.bias"] = torch.zeros(6)
+    assert_refused(original_file(weights=weights), r"weight cell\.head\.bias is \(6,\), the network needs \(5,\)")
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_weight_that_is_not_finite_is_named(value, original_file):
+    weights = original_weights(small_model())
+    weights["tail.0.conv.bias"][0] = value
+    assert_refused(
+        original_file(weights=weights), r"weight backbone\.block1\.conv\.bias holds values that are not finite"
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda weights, config: weights.pop("cell.head.bias"), r"1 weights are missing, the first: cell\.head\.bias"),
+        (lambda weights, config: weights.update(more=torch.ones(1)), "weight more has no place"),
+        (lambda weights, config: config.update(landmarks=6), r"weight cell\.\S+ is \("),
+        (lambda weights, config: config.update(latent_channels=1), r"weight cell\.\S+ is \("),
+        (lambda weights, config: config.update(width=6), "unknown options of the network: width"),
+        (lambda weights, config: config["solver"].update(depth=6), "unknown option 'depth' of solver 'fixed_point'"),
+        (lambda weights, config: config.update(cell_groups=3), "cell_groups must divide"),
+        (lambda weights, config: config.update(landmarks="5"), "configuration cannot be read"),
+        (lambda weights, config: weights["cell.head.bias"].fill_(torch.nan), r"cell\.head\.bias holds values"),
+    ],
+)
+def test_one_of_our_files_that_does_not_fit_together_is_refused(change, message, own_file):
+    rewrite(own_file, change)
+    assert_refused(own_file, message)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.01, 0.3, 0.9, 0.999])
+@pytest.mark.parametrize("kind", ["own", "original"])
+def test_a_truncated_file_is_refused(kind, share, own_file, original_file):
+    path = own_file if kind == "own" else original_file()
+    complete = path.read_bytes()
+    path.write_bytes(complete[: int(share * len(complete))])
+    assert_refused(path, "truncated")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"x", b"hello, this is no checkpoint\n", b"import os\n{", b"\x89PNG\r\n\x1a\n" + bytes(100), bytes(100)],
+    ids=["empty", "one byte", "text", "text with a brace", "image", "zeros"],
+)
+def test_a_file_of_another_kind_is_refused(content, tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(content)
+    assert_refused(path, "truncated, or no checkpoint at all|truncated or not a safetensors file")
+
+
+def test_a_missing_file_and_a_folder_are_named(tmp_path):
+    assert_refused(tmp_path / "nothing.safetensors", "cannot be read .No such file or directory.")
+    assert_refused(tmp_path, "cannot be read .Is a directory.")
+
+
+class CreatesAFile:
+    """Unpickling it without care would create the file."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self) -> tuple[Callable, tuple]:
+        return open, (str(self.path), "w")
+
+
+@pytest.mark.parametrize("place", ["args", "state_dict", "beside"])
+def test_a_pickle_with_other_classes_is_refused_and_runs_nothing(place, original_file, tmp_path):
+    trap = CreatesAFile(tmp_path / "created")
+    parts = {"args": {"args": trap}, "state_dict": {"weights": {"x": trap}}, "beside": {"optimiser": trap}}
+    assert_refused(original_file(**parts[place]), "refused, because it names io.open")
+    assert not trap.path.exists()
+
+
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_a_plain_pickle_is_refused_and_runs_nothing(protocol, tmp_path):
+    trap = CreatesAFile(tmp_path / "created")
+    path = tmp_path / "final.pth.tar"
+    path.write_bytes(pickle.dumps({"args": trap, "state_dict": {}}, protocol=protocol))
+    assert_refused(path, "refused|no checkpoint at all")
+    assert not trap.path.exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([1, 2], "holds 'args' and 'state_dict'"),
+        ({"state_dict": {}}, "holds 'args' and 'state_dict'"),
+        ({"args": {}, "state_dict": {}}, r"'args' is dict, not argparse\.Namespace"),
+        ({"args": original_args(), "state_dict": [1]}, "'state_dict' is not a dictionary of tensors"),
+        (
+            {"args": original_args(), "state_dict": {"tail.0.conv.bias": 1}},
+            "'state_dict' is not a dictionary of tensors",
+        ),
+        ({"args": original_args(), "state_dict": {}}, "weights are missing"),
+    ],
+)
+def test_a_foreign_checkpoint_is_refused(content, message, tmp_path):
+    torch.save(content, tmp_path / "final.pth.tar")
+    assert_refused(tmp_path / "final.pth.tar", message)
+
+
+def test_foreign_safetensors_are_refused(tmp_path):
+    save_file({"weight": torch.zeros(3)}, tmp_path / "other.safetensors")
+    assert_refused(tmp_path / "other.safetensors", f"without '{CONFIG_KEY}' in its metadata is not one of ours")
+    save_file({"weight": torch.zeros(3)}, tmp_path / "bad.safetensors", metadata={CONFIG_KEY: "{"})
+    assert_refused(tmp_path / "bad.safetensors", "configuration cannot be read")
+    save_file({"weight": torch.zeros(3)}, tmp_path / "list.safetensors", metadata={CONFIG_KEY: "[1]"})
+    assert_refused(tmp_path / "list.safetensors", "configuration cannot be read")
+
+
+def test_reading_allows_no_class_for_anyone_else(original_file):
+    before = set(torch.serialization.get_safe_globals())
+    path = original_file()
+    load_checkpoint(path)
+    assert set(torch.serialization.get_safe_globals()) == before

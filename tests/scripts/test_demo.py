@@ -1,0 +1,251 @@
+"""The demo, run as a user runs it, on the shipped weights and sample."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from utils.metrics import video_nme
+
+ROOT = Path(__file__).parents[2]
+SAMPLE = ROOT / "datasets" / "sample"
+CLIP = SAMPLE / "videos" / "collins_easy.mp4"
+
+
+def run(script: str, *options: object, folder: Path) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, ROOT / script, *map(str, options)],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "DISPLAY": "", "WAYLAND_DISPLAY": ""},
+        check=False,
+    )
+
+
+def demo(*options: object, folder: Path) -> subprocess.CompletedProcess:
+    return run("demo.py", *options, folder=folder)
+
+
+def read_lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def points(lines: list[dict]) -> np.ndarray:
+    return np.array([line["landmarks"] for line in lines])[:, :, :2]
+
+
+def frames_of(path: Path) -> list[np.ndarray]:
+    capture, frames = cv2.VideoCapture(str(path)), []
+    while True:
+        there, frame = capture.read()
+        if not there:
+            return frames
+        frames.append(frame)
+
+
+def write_clip(path: Path, frames: list[np.ndarray]) -> None:
+    height, width = frames[0].shape[:2]
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 25, (width, height))
+    for frame in frames:
+        writer.write(frame)
+    writer.release()
+
+
+def write_dataset(root: Path, frames: int) -> None:
+    """The first frames of a sample clip in the layout of WFLW-V, as the easy clip `clip`."""
+    for folder in ("videos", "bboxes", "landmarks", "splits"):
+        (root / folder).mkdir(parents=True)
+    write_clip(root / "videos" / "clip.mp4", frames_of(CLIP)[:frames])
+    for folder in ("bboxes", "landmarks"):
+        np.save(root / folder / "clip.npy", np.load(SAMPLE / folder / "collins_easy.npy")[:frames])
+    (root / "splits" / "easy_video_IDs.txt").write_text("clip\n")
+
+
+@pytest.mark.parametrize("variant", ["faithful", "steady"])
+def test_with_the_same_boxes_and_rwr_the_landmarks_are_those_of_the_evaluation(tmp_path, variant):
+    write_dataset(tmp_path / "data", frames=10)
+    options = ["--rwr_variant", variant, "--crop", "steady" if variant == "steady" else "original"]
+    paths = ["--WFLW_V_dataset_path", "data", "--WFLW_V_split", "easy", "--WFLW_V_workers", 0]
+    evaluated = run("test_LDEQ_WFLW_V.py", *options, *paths, "--output_folder", "results", folder=tmp_path)
+    assert evaluated.returncode == 0, evaluated.stderr
+    (saved,) = (tmp_path / "results").rglob("clip*.npz")
+    as_evaluated = ["--boxes", "data/bboxes/clip.npy", "--solve_first_frame", "false", "--restart", "false"]
+    shown = demo("data/videos/clip.mp4", *options, *as_evaluated, "--landmarks", "out.jsonl", folder=tmp_path)
+    assert shown.returncode == 0, shown.stderr
+    lines = read_lines(tmp_path / "out.jsonl")
+    with np.load(saved) as arrays:
+        expected = next(arrays[name] for name in arrays.files if arrays[name].shape == (10, 98, 2))
+    np.testing.assert_allclose(points(lines), expected, atol=2e-3)
+    assert [line["evaluations"] for line in lines] == [2] * 10
+
+
+def test_a_face_is_found_followed_written_and_drawn(tmp_path):
+    write_clip(tmp_path / "clip.mp4", frames_of(CLIP)[:20])
+    done = demo("clip.mp4", "--save", "overlay.mp4", "--landmarks", "out.csv", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    with (tmp_path / "out.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["frame"], row["face"]) for row in rows] == [(str(frame), "0") for frame in range(20)]
+    found = np.array([[[float(row[f"{axis}_{k}"]) for axis in "xy"] for k in range(98)] for row in rows])
+    assert video_nme(found, np.load(SAMPLE / "landmarks" / "collins_easy.npy")[:20]) < 5
+    assert all(float(row["uncertainty_0"]) > 0 and 0 <= float(row["residual"]) < 1 for row in rows)
+    overlay, clip = frames_of(tmp_path / "overlay.mp4"), frames_of(tmp_path / "clip.mp4")
+    assert len(overlay) == 20
+    centre = found[10, 54].round().astype(int)
+    patches = [frames[10][centre[1] - 2 : centre[1] + 3, centre[0] - 2 : centre[0] + 3] for frames in (overlay, clip)]
+    assert np.abs(patches[0].astype(float) - patches[1]).mean() > 20
+
+
+def test_two_faces_one_of_which_leaves_and_comes_back_and_a_moment_without_any(tmp_path):
+    one, two = frames_of(CLIP)[:30], frames_of(SAMPLE / "videos" / "hopper_easy.mp4")[:30]
+    empty = np.full_like(two[0], 100)
+    right = two[:6] + [empty] * 8 + two[14:]
+    left = one[:8] + [empty] * 4 + one[12:]
+    write_clip(tmp_path / "clip.mp4", [np.hstack(pair) for pair in zip(left, right, strict=True)])
+    done = demo("clip.mp4", "--landmarks", "out.jsonl", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = read_lines(tmp_path / "out.jsonl")
+    sides = {frame: set() for frame in range(30)}
+    for line in lines:
+        sides[line["frame"]].add("left" if np.mean(line["landmarks"], axis=0)[0] < 320 else "right")
+    # Compression may smear a face over the frame after it, and beside a face another is looked for every 15 frames.
+    assert all(sides[frame] == {"left", "right"} for frame in (0, 3, 5, 28, 29))
+    assert all(sides[frame] == set() for frame in (10, 11))
+    assert sides[13] == {"left"}
+    numbers = [{line["face"] for line in lines if line["frame"] == frame} for frame in (0, 29)]
+    assert len(numbers[0]) == len(numbers[1]) == 2
+    assert not numbers[0] & numbers[1]
+
+
+def test_a_portrait_video_is_turned_as_its_metadata_say(tmp_path):
+    upright = [np.rot90(frame, axes=(1, 0)).copy() for frame in frames_of(CLIP)[:3]]
+    with av.open(str(tmp_path / "clip.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 240, 320, "yuv420p"
+        for frame in upright:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="bgr24")))
+        container.mux(stream.encode(None))
+    # The display matrix of the track header: a quarter turn, so that the stored frames lie on their side.
+    content = bytearray((tmp_path / "clip.mp4").read_bytes())
+    place = content.index(b"tkhd") + 4 + 40
+    matrix = np.array([0, -(1 << 16), 0, 1 << 16, 0, 0, 0, 0, 1 << 30], ">i4")
+    content[place : place + 36] = matrix.tobytes()
+    (tmp_path / "clip.mp4").write_bytes(content)
+    done = demo("clip.mp4", "--landmarks", "out.jsonl", "--save", "overlay.mp4", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = points(read_lines(tmp_path / "out.jsonl"))
+    assert len(found) == 3
+    assert video_nme(found, np.load(SAMPLE / "landmarks" / "collins_easy.npy")[:3]) < 5
+    assert frames_of(tmp_path / "overlay.mp4")[0].shape == (240, 320, 3)
+
+
+def test_pictures_with_alpha_16_bits_grey_or_damage_in_a_folder(tmp_path):
+    frame = frames_of(CLIP)[0]
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    alpha = np.full((*frame.shape[:2], 1), 255, np.uint8)
+    cv2.imwrite(str(folder / "1_alpha.png"), np.concatenate([frame, alpha], axis=2))
+    cv2.imwrite(str(folder / "2_deep.png"), frame.astype(np.uint16) * 257)
+    cv2.imwrite(str(folder / "3_plain.png"), frame)
+    cv2.imwrite(str(folder / "10_grey.png"), cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY))
+    cv2.imwrite(str(folder / "11_nobody.png"), np.full_like(frame, 128))
+    (folder / "12_short.png").write_bytes((folder / "3_plain.png").read_bytes()[:100])
+    (folder / "notes.txt").write_text("no picture")
+    done = demo("pictures", "--save", "overlays", "--landmarks", "out.jsonl", folder=tmp_path)
+    assert done.returncode == 1
+    assert "12_short.png" in done.stderr and "Traceback" not in done.stderr
+    lines = read_lines(tmp_path / "out.jsonl")
+    assert [line["image"] for line in lines] == ["1_alpha.png", "2_deep.png", "3_plain.png", "10_grey.png"]
+    assert [line["frame"] for line in lines] == [0, 1, 2, 3]
+    found = points(lines)
+    np.testing.assert_array_equal(found[0], found[2])
+    np.testing.assert_array_equal(found[1], found[2])
+    true = np.load(SAMPLE / "landmarks" / "collins_easy.npy")[[0] * 4]
+    assert video_nme(found, true) < 5
+    assert len(list((tmp_path / "overlays").iterdir())) == 5
+
+
+def test_a_cropped_face_is_solved_as_the_benchmark_does(tmp_path):
+    evaluated = run("test_LDEQ_WFLW.py", "--workers", 0, "--output_folder", "results", folder=tmp_path)
+    assert evaluated.returncode == 0, evaluated.stderr
+    done = demo(SAMPLE / "test", "--cropped", "--landmarks", "out.jsonl", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    with np.load(tmp_path / "results" / "predictions.npz") as arrays:
+        expected = {
+            Path(name).name: 256 * face for name, face in zip(arrays["image"], arrays["keypoints"], strict=True)
+        }
+    lines = read_lines(tmp_path / "out.jsonl")
+    assert {line["image"] for line in lines} == set(expected)
+    for line, found in zip(lines, points(lines), strict=True):
+        np.testing.assert_allclose(found, expected[line["image"]], atol=0.05)
+
+
+def test_side_by_side_is_twice_as_wide_and_names_both_jitters(tmp_path):
+    boxes = SAMPLE / "bboxes" / "collins_easy.npy"
+    write_clip(tmp_path / "clip.avi", frames_of(CLIP)[:12])
+    done = demo("clip.avi", "--compare", "--boxes", boxes, "--save", "both.mp4", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert frames_of(tmp_path / "both.mp4")[0].shape[1] == 640
+    assert "jitter, RwR:" in done.stdout and "jitter, every frame afresh:" in done.stdout
+
+
+@pytest.mark.parametrize("grey", [False, True])
+def test_a_video_of_one_frame_gives_one_line_for_its_face(tmp_path, grey):
+    frame = frames_of(CLIP)[0]
+    if grey:
+        frame = cv2.cvtColor(cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY), cv2.COLOR_GRAY2BGR)
+    write_clip(tmp_path / "clip.mp4", [frame])
+    done = demo("clip.mp4", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert [line["frame"] for line in read_lines(tmp_path / "results" / "demo" / "clip.jsonl")] == [0]
+
+
+def prepare_bad_input(folder: Path) -> None:
+    (folder / "empty").mkdir()
+    (folder / "noise.mp4").write_bytes(np.random.default_rng(0).bytes(5000))
+    (folder / "cut.mp4").write_bytes(CLIP.read_bytes()[:2000])
+    (folder / "cut.jpg").write_bytes(b"\xff\xd8\xff\xe0")
+    np.save(folder / "flat.npy", np.ones((60, 4)))
+    (folder / "table.csv").write_text("frame,face,x1\n0,0,1\n")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["missing.mp4"], "missing.mp4: no such file"),
+        (["empty"], "empty: the folder holds no picture"),
+        (["noise.mp4"], "noise.mp4: is no picture or video"),
+        (["cut.mp4"], "cut.mp4"),
+        (["cut.jpg"], "cut.jpg: is not a picture that decodes"),
+        (["97"], "webcam 97 does not open"),
+        ([CLIP, "--show"], "no display"),
+        ([CLIP, "--boxes", "flat.npy"], "has no area"),
+        ([CLIP, "--boxes", "table.csv"], "no column y1 x2 y2"),
+        ([CLIP, "--boxes", "none.npy"], "none.npy: cannot be read"),
+        ([CLIP, "--landmarks", "out.txt"], "out.txt: landmarks are written as .jsonl or .csv"),
+        ([CLIP, "--save", "overlay.avi"], "overlay.avi"),
+        ([CLIP, "--save", CLIP], "would replace the input"),
+        ([CLIP, "--compare", "--rwr", "false"], "--compare"),
+    ],
+)
+def test_bad_input_is_one_line(tmp_path, monkeypatch, capsys, options, message):
+    import demo as script
+    from utils.command_line import run as run_script
+
+    prepare_bad_input(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["demo.py", *map(str, options)])
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    assert run_script(script.main) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if "error: " in line]
+    assert len(lines) == 1
+    assert message in lines[0]

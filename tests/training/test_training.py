@@ -1,0 +1,284 @@
+import argparse
+import csv
+import json
+import math
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from small_networks import small_model
+
+import train_LDEQ_WFLW
+from models import LDEQ, load_checkpoint
+from training.config import PRESETS, TrainingConfig, add_options, from_options
+from training.log import append_row, plot_curves
+from training.losses import NARROWEST_HEATMAP, TYPICAL_FACE, face_size, jacobian_penalty, landmark_loss
+from training.step import StepPlan, TrainingStep, draw_plan, warp_state
+from utils.command_line import run
+
+ROOT = Path(__file__).parents[2]
+QUICK = ["--backbone", "stem", "--image_size", "64", "--batch_size", "4", "--workers", "0", "--device", "cpu"]
+
+
+class Outcome(NamedTuple):
+    status: int
+    stderr: str
+
+    def is_one_clear_error(self, *words: str) -> bool:
+        errors = [line for line in self.stderr.splitlines() if line.startswith("error: ")]
+        return (
+            self.status == 2
+            and "Traceback" not in self.stderr
+            and len(errors) == 1
+            and all(word in errors[0] for word in words)
+        )
+
+
+@pytest.fixture
+def train(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
+    """Runs the script's main function as the command line would, without a new process."""
+
+    def call(*options: str | Path) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["train_LDEQ_WFLW.py", *QUICK, *map(str, options)])
+        capsys.readouterr()
+        status = run(train_LDEQ_WFLW.main)
+        return Outcome(status, capsys.readouterr().err)
+
+    return call
+
+
+# Losses
+
+
+def test_the_distance_part_of_the_loss_is_the_distance_relative_to_the_face_and_the_narrowest_heatmap():
+    landmarks = torch.tensor([[[0.2, 0.2], [0.5, 0.6]]])  # a box of 0.3 x 0.4
+    keypoints = landmarks + torch.tensor([[[0.03, 0.04], [0.0, 0.0]]])  # distances 0.05 and 0
+    loss = landmark_loss(keypoints, torch.ones(1, 2), landmarks, heatmap_size=32, uncertainty_weight=0)
+    narrowest = NARROWEST_HEATMAP / 32 / math.sqrt(3)
+    assert loss.item() == pytest.approx(0.5 * 0.05 * TYPICAL_FACE / math.sqrt(0.12) / narrowest, rel=1e-4)
+
+
+def test_the_likelihood_is_lowest_where_the_heatmap_is_as_wide_as_the_error():
+    landmarks = torch.tensor([[[0.2, 0.2], [0.8, 0.8]]])
+    keypoints = landmarks + torch.tensor([0.06, 0.08])  # distance 0.1: the best scale is 0.05, sigma sqrt(3) of it
+    widths = torch.linspace(0.03, 0.3, 200)
+    losses = [landmark_loss(keypoints, width.expand(1, 2), landmarks, 32, 1.0).item() for width in widths]
+    assert widths[int(np.argmin(losses))].item() == pytest.approx(0.05 * math.sqrt(3), abs=2e-3)
+
+
+def test_nothing_pulls_a_heatmap_narrower_than_a_pixel_allows():
+    landmarks = torch.rand(1, 5, 2)
+    uncertainty = torch.full((1, 5), 0.5 * NARROWEST_HEATMAP / 32, requires_grad=True)
+    landmark_loss(landmarks + 0.001, uncertainty, landmarks, 32, 1.0).sum().backward()
+    assert uncertainty.grad.abs().max() == 0
+
+
+def test_a_perfect_prediction_has_a_finite_gradient():
+    landmarks = torch.rand(2, 5, 2)
+    keypoints = landmarks.clone().requires_grad_()
+    landmark_loss(keypoints, torch.full((2, 5), 0.1), landmarks, 32, 0.5).sum().backward()
+    assert keypoints.grad.isfinite().all()
+
+
+def test_landmarks_outside_the_crop_are_drawn_to_its_border():
+    keypoints = torch.tensor([[[0.0, 0.5], [0.9, 0.9]]])
+    outside = torch.tensor([[[-0.2, 0.5], [0.9, 0.9]]])
+    loss = landmark_loss(keypoints, torch.full((1, 2), 0.01), outside, 32, 1.0)
+    assert loss.item() == pytest.approx(0, abs=1e-3)
+
+
+def test_face_size_is_the_root_of_the_area_of_the_box():
+    assert face_size(torch.tensor([[[0.1, 0.2], [0.4, 0.6], [0.2, 0.3]]])).item() == pytest.approx(math.sqrt(0.12))
+
+
+def test_the_jacobian_penalty_estimates_the_squared_frobenius_norm_over_the_size():
+    matrix = torch.randn(6, 6, generator=torch.Generator().manual_seed(0))
+    z = torch.zeros(20000, 6, requires_grad=True)
+    probe = torch.randn(20000, 6, generator=torch.Generator().manual_seed(1))
+    penalty = jacobian_penalty(z @ matrix.T, z, probe)
+    assert penalty.item() == pytest.approx(matrix.square().sum().item() / 6, rel=0.03)
+
+
+# Steps
+
+
+def test_the_plan_of_a_step_depends_on_seed_step_and_rank_alone():
+    config = TrainingConfig(warm_start_probability=0.5)
+    plans = [[draw_plan(config, step, 0, 3) for step in range(20)] for _ in range(2)]
+    assert [plan.depth for plan in plans[0]] == [plan.depth for plan in plans[1]]
+    assert {plan.depth for plan in plans[0]} == set(range(config.max_depth + 1))
+    assert any(plan.warp is None for plan in plans[0])
+    assert any(plan.warp is not None for plan in plans[0])
+    other = [draw_plan(replace(config, seed=1), step, 0, 3).depth for step in range(20)]
+    assert other != [plan.depth for plan in plans[0]]
+
+
+def test_the_identity_leaves_a_state_and_a_shift_moves_it():
+    z = torch.zeros(1, 2, 8, 8)
+    z[:, :, 3, 4] = 1
+    assert torch.allclose(warp_state(z, torch.eye(2, 3).unsqueeze(0)), z, atol=1e-6)
+    shift = torch.eye(2, 3).unsqueeze(0)
+    shift[:, 0, 2] = 2 / 8  # one pixel: what was at column 4 is now at 3
+    assert torch.allclose(warp_state(z, shift), z.roll(-1, dims=3), atol=1e-6)
+
+
+@pytest.mark.parametrize("options", [{"jacobian_weight": 1.0}, {"gradient": "ift"}, {"gradient": "unroll"}, {}])
+def test_every_gradient_rule_reaches_every_weight(options):
+    config = TrainingConfig(**options)
+    model = small_model()
+    model.config = replace(model.config, gradient=replace(model.config.gradient, rule=config.gradient))
+    step = TrainingStep(model.train(), config)
+    warp = torch.eye(2, 3).expand(2, 2, 3)
+    loss, keypoints = step(torch.randn(2, 3, 64, 64), torch.rand(2, 5, 2), torch.ones(2), StepPlan(2, warp))
+    loss.backward()
+    assert not keypoints.requires_grad
+    assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in model.parameters())
+
+
+def test_a_face_of_weight_zero_does_not_count():
+    step = TrainingStep(small_model().eval(), TrainingConfig())
+    images, landmarks = torch.randn(2, 3, 64, 64), torch.rand(2, 5, 2)
+    plan = StepPlan(1, None)
+    loss, _ = step(images, landmarks, torch.tensor([1.0, 0.0]), plan)
+    alone, _ = step(images[:1], landmarks[:1], torch.ones(1), plan)
+    assert loss.item() == pytest.approx(alone.item(), rel=1e-4)
+
+
+def test_training_overfits_a_few_faces():
+    torch.manual_seed(0)
+    model = LDEQ(small_model(landmarks=3, cell_width=16, injection_channels=16).config).train()
+    step = TrainingStep(model, TrainingConfig())
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
+    images = torch.nn.functional.interpolate(torch.randn(4, 3, 8, 8), size=64)
+    landmarks = 0.2 + 0.6 * torch.rand(4, 3, 2)
+    errors = []
+    for number in range(150):
+        loss, keypoints = step(images, landmarks, torch.ones(4), StepPlan(number % 3, None))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        errors.append((keypoints - landmarks).norm(dim=2).mean().item())
+    assert np.mean(errors[-5:]) < 0.1 * np.mean(errors[:5])
+
+
+# Options
+
+
+def parse(*options: str) -> TrainingConfig:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--preset", default="mini")
+    add_options(parser)
+    return from_options(parser.parse_args(options))
+
+
+def test_options_that_are_not_named_are_the_presets():
+    assert parse("--preset", "paper") == PRESETS["paper"]
+    assert parse("--epochs", "3", "--splits", "a", "b") == replace(PRESETS["mini"], epochs=3, splits=("a", "b"))
+
+
+@pytest.mark.parametrize(
+    "option", ["--epochs=0", "--ema_decay=2", "--pose_boost=0.5", "--max_depth=-1", "--samples_per_epoch=1"]
+)
+def test_an_option_out_of_range_is_named(option):
+    with pytest.raises(ValueError, match=option.split("=")[0]):
+        parse(option)
+
+
+def test_the_log_replaces_epochs_that_are_done_again_and_draws_its_curves(tmp_path):
+    for epoch, loss in ((0, 3.0), (1, 2.0), (1, 1.0)):
+        append_row(tmp_path, {"epoch": epoch, "samples": epoch, "loss": loss, "validation_nme": 5, "train_nme": 6})
+    with (tmp_path / "log.csv").open() as file:
+        assert [row["loss"] for row in csv.DictReader(file)] == ["3", "1"]
+    plot_curves({"a": tmp_path / "log.csv", "b": tmp_path / "log.csv"}, tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+# The command line
+
+
+def test_a_killed_run_that_is_resumed_ends_with_the_same_weights(train, precropped_wflw, tmp_path):
+    options = ["--dataset_path", precropped_wflw, "--epochs", "3", "--samples_per_epoch", "8", "--save_minutes", "0"]
+    assert train(*options, "--output_folder", tmp_path / "whole").status == 0
+
+    folder = tmp_path / "killed"
+    command = [sys.executable, ROOT / "train_LDEQ_WFLW.py", *QUICK, *options, "--output_folder", folder]
+    process = subprocess.Popen([*map(str, command)], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    while not (folder / "state.pt").exists() and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (folder / "log.csv").exists() or len((folder / "log.csv").read_text().splitlines()) < 4
+    resumed = train(*options, "--output_folder", folder, "--resume")
+    assert resumed.status == 0, resumed.stderr
+
+    whole, killed = (load_file(path / "weights.safetensors") for path in (tmp_path / "whole", folder))
+    assert all(torch.equal(whole[name], killed[name]) for name in whole)
+    rows = [list(csv.DictReader((path / "log.csv").open())) for path in (tmp_path / "whole", folder)]
+    assert [row["loss"] for row in rows[0]] == [row["loss"] for row in rows[1]]
+    assert len(rows[0]) == 3
+
+
+def test_a_run_leaves_weights_that_load_its_configuration_and_its_curves(train, precropped_wflw, tmp_path):
+    folder = tmp_path / "run"
+    result = train(
+        "--dataset_path", precropped_wflw, "--output_folder", folder, "--epochs", "1", "--samples_per_epoch", "4"
+    )  # fmt: skip
+    assert result.status == 0, result.stderr
+    assert load_checkpoint(folder / "weights.safetensors").config.image_size == 64
+    assert json.loads((folder / "config.json").read_text())["training"]["epochs"] == 1
+    assert (folder / "curves.png").exists()
+    again = train("--dataset_path", precropped_wflw, "--output_folder", folder, "--epochs", "1")
+    assert again.is_one_clear_error(str(folder), "--resume")
+    other = train("--dataset_path", precropped_wflw, "--output_folder", folder, "--epochs", "2", "--resume")
+    assert other.is_one_clear_error("epochs", "--output_folder")
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_batch(train, precropped_wflw, tmp_path):
+    folder = tmp_path / "run"
+    result = train(
+        "--dataset_path", precropped_wflw, "--output_folder", folder, "--epochs", "1", "--samples_per_epoch", "400",
+        "--learning_rate", "1e30", "--clip_norm", "1e30", "--warm_up", "0",
+    )  # fmt: skip
+    assert result.is_one_clear_error("bad_batch.pt", "--learning_rate")
+    assert torch.load(folder / "bad_batch.pt", weights_only=True)["images"].shape == (4, 3, 64, 64)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk_leaves_the_last_good_state(train, precropped_wflw, tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "state.pt").write_bytes(b"the last good one")
+    (folder / "state.pt.part").symlink_to("/dev/full")
+    result = train(
+        "--dataset_path", precropped_wflw, "--output_folder", folder, "--epochs", "1", "--samples_per_epoch", "4"
+    )  # fmt: skip
+    assert result.is_one_clear_error("state.pt", "space")
+    assert (folder / "state.pt").read_bytes() == b"the last good one"
+
+
+def test_a_corrupt_image_is_one_clear_error(train, precropped_wflw, tmp_path):
+    (precropped_wflw / "train" / "train_2.png").write_bytes(b"no image")
+    result = train(
+        "--dataset_path", precropped_wflw, "--output_folder", tmp_path / "run", "--samples_per_epoch", "24",
+        "--epochs", "1", "--workers", "1",
+    )  # fmt: skip
+    assert result.is_one_clear_error("train_2.png")
+
+
+def test_an_empty_list_and_a_bad_line_are_one_clear_error_each(train, precropped_wflw, tmp_path):
+    options = ["--dataset_path", precropped_wflw, "--output_folder", tmp_path / "run"]
+    lines = (precropped_wflw / "train.txt").read_text().splitlines()
+    (precropped_wflw / "train.txt").write_text("\n".join([lines[0], lines[1].rsplit(" ", 1)[0]]))
+    assert train(*options).is_one_clear_error("train.txt", "line 2", "195")
+    (precropped_wflw / "train.txt").write_text("")
+    assert train(*options).is_one_clear_error("train.txt", "empty")
+    assert not (tmp_path / "run").exists()

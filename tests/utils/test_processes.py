@@ -1,0 +1,48 @@
+import pytest
+import torch
+from torch.distributed import TCPStore
+
+from utils.errors import UserError
+from utils.processes import Process, gather, is_first_report, start_process
+
+
+def test_without_torchrun_there_is_one_process_that_keeps_its_device(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("RANK", raising=False)
+    assert start_process(torch.device("cpu")) == Process(0, 1, torch.device("cpu"))
+
+
+def test_a_single_process_gathers_its_own_part():
+    assert gather("part", Process(0, 1, torch.device("cpu"))) == ["part"]
+
+
+def test_without_torchrun_every_report_is_the_first(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    assert is_first_report()
+    assert is_first_report()
+
+
+def test_under_torchrun_only_one_report_is_the_first(monkeypatch: pytest.MonkeyPatch):
+    store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)
+    environment = {
+        "TORCHELASTIC_RUN_ID": "run",
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+        "TORCHELASTIC_RESTART_COUNT": "0",
+        "MASTER_ADDR": "localhost",
+        "MASTER_PORT": str(store.port),
+        "WORLD_SIZE": "2",
+    }
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    reports = []
+    for rank in ("1", "0"):
+        monkeypatch.setenv("RANK", rank)
+        reports.append(is_first_report())
+    assert reports == [True, False]
+
+
+def test_more_processes_than_cuda_devices_are_an_error_that_says_what_to_do(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("RANK", "3")
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(UserError, match="2 CUDA devices; lower torchrun's --nproc_per_node"):
+        start_process(torch.device("cuda"))

@@ -1,0 +1,179 @@
+"""Training faces: augmented samples that depend on (seed, epoch, position) alone, and sampling by head pose.
+
+Any number of workers or processes, and a run that was resumed in the middle of an epoch, see the same samples.
+"""
+
+import csv
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from datasets.wflw import Face, read_faces
+from training.augmentation import Augmentation
+from training.sampling import Draw
+from utils.errors import InputError
+from utils.images import to_network_input
+
+LABEL_QUALITY_FILE = "label_quality.tsv"
+
+DISAGREEMENT_COLUMN = "teacher_disagreement_pct_interocular"
+
+
+class TrainingSample(NamedTuple):
+    """One augmented face; PyTorch's default collation makes a batch of the same type.
+
+    Attributes:
+        image: (3, S, S) float32 RGB, normalised as for ImageNet; (2, 3, S, S) with two views.
+        landmarks: (98, 2) float32 x, y over the crop side; (2, 98, 2) with two views. Slightly outside [0, 1] where the
+            crop cut a landmark off.
+        weight: () float32 weight of the label in (0, 1].
+    """
+
+    image: torch.Tensor
+    landmarks: torch.Tensor
+    weight: torch.Tensor
+
+
+class TrainingFaces(Dataset[TrainingSample]):
+    """Augmented faces of one or several lists.
+
+    Items are asked for by a `Draw` (what `PoseSampler` yields) or by an index, which is that face in epoch 0. Images
+    are decoded anew for every item: the files are small and the operating system keeps them in memory.
+
+    Args:
+        faces: Labelled faces.
+        augmentation: What is done to them.
+        weights: (N,) weight of each label in (0, 1], or None for 1.
+        seed: Seed of every random draw.
+        views: 1, or 2 for the two nearby views of `Augmentation.pair`, which a warm start can go between.
+
+    Raises:
+        InputError: No faces, another number of weights or views, or a negative seed; on access, an image that does
+            not decode or a face that cannot be cropped.
+    """
+
+    def __init__(
+        self,
+        faces: Sequence[Face],
+        augmentation: Augmentation,
+        weights: np.ndarray | None = None,
+        seed: int = 0,
+        views: int = 1,
+    ) -> None:
+        if not faces:
+            raise InputError("no faces to train on; name at least one list that has some")
+        if weights is not None and len(weights) != len(faces):
+            raise InputError(f"{len(weights)} label weights for {len(faces)} faces; give one for each")
+        if seed < 0:
+            raise InputError(f"seed {seed}: must not be negative")
+        if views not in (1, 2):
+            raise InputError(f"{views} views of a face; choose 1 or 2")
+        self.faces = tuple(faces)
+        self.augmentation = augmentation
+        self.weights = np.ones(len(faces), np.float32) if weights is None else np.asarray(weights, np.float32)
+        self.seed = seed
+        self.views = views
+
+    @property
+    def landmarks(self) -> np.ndarray:
+        """(N, 98, 2) landmarks of the faces in pixels of their images."""
+        return np.stack([face.landmarks for face in self.faces])
+
+    def __len__(self) -> int:
+        return len(self.faces)
+
+    def __getitem__(self, key: Draw | int) -> TrainingSample:
+        if isinstance(key, Draw):
+            draw = key
+        else:
+            index = range(len(self.faces))[key]
+            draw = Draw(index, epoch=0, position=index)
+        face = self.faces[draw.index]
+        image = face.read_image()
+        generator = np.random.default_rng((self.seed, draw.epoch, draw.position))
+        try:
+            crop, landmarks = self._augment(image, face.landmarks, generator)
+        except ValueError as error:
+            raise InputError(f"{face.image_path}: {error}; correct or remove its label") from error
+        weight = torch.tensor(self.weights[draw.index])
+        return TrainingSample(to_network_input(crop), torch.from_numpy(landmarks), weight)
+
+    def _augment(
+        self, image: np.ndarray, landmarks: np.ndarray, generator: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        if self.views == 1:
+            return self.augmentation(image, landmarks, generator)
+        first, second = self.augmentation.pair(image, landmarks, generator)
+        return np.stack([first[0], second[0]]), np.stack([first[1], second[1]])
+
+
+def read_training_lists(sources: Sequence[tuple[str | Path, str]]) -> tuple[list[Face], np.ndarray]:
+    """Read several lists of faces and the quality of their labels.
+
+    The quality stands in `label_quality.tsv` in the root of a dataset: tab-separated, with a header and the columns
+    `image` and `teacher_disagreement_pct_interocular`. Without that file, or for a face that it does not name, the
+    weight is 1.
+
+    Args:
+        sources: (root, split) of each list, of either layout of WFLW.
+
+    Returns:
+        The faces of all lists in order, and their (N,) float32 label weights (`label_weight`).
+
+    Raises:
+        InputError: No list, or one that cannot be read, or a quality file of another form.
+    """
+    if not sources:
+        raise InputError("no list of faces; name at least one dataset folder and split")
+    faces: list[Face] = []
+    weights: list[float] = []
+    for root, split in sources:
+        listed = read_faces(root, split)
+        disagreement = _read_disagreement(Path(root) / LABEL_QUALITY_FILE)
+        faces += listed
+        weights += [label_weight(disagreement.get(face.name, 0.0)) for face in listed]
+    return faces, np.array(weights, np.float32)
+
+
+def label_weight(disagreement: float, trusted: float = 2.0) -> float:
+    """Weight of a pseudo label by how much the networks that made it disagree: min(1, trusted / disagreement).
+
+    The disagreement estimates the scale of the label's error, and the likelihood of a Laplace error weighs a distance
+    with the inverse of its scale. Labels up to `trusted` count alike: there the network's own error dominates.
+
+    Args:
+        disagreement: Percent of the distance of the outer eye corners, not negative.
+        trusted: Disagreement below which a label has full weight.
+    """
+    return min(1.0, trusted / disagreement) if disagreement > 0 else 1.0
+
+
+def _read_disagreement(path: Path) -> dict[str, float]:
+    """Disagreement of the labels of each image by name; empty where there is no file."""
+    if not path.exists():
+        return {}
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as text ({error}); get the file again or remove it") from error
+    rows = csv.DictReader(text.splitlines(), delimiter="\t")
+    if missing := {"image", DISAGREEMENT_COLUMN} - set(rows.fieldnames or ()):
+        raise InputError(f"{path}, line 1: no column {', '.join(sorted(missing))}; get the file again or remove it")
+    disagreement = {}
+    for row in rows:
+        try:
+            value = float(row[DISAGREEMENT_COLUMN] or "")
+        except ValueError:
+            value = math.nan
+        if not 0 <= value < math.inf:
+            raise InputError(
+                f"{path}, line {rows.line_num}: {DISAGREEMENT_COLUMN} is {row[DISAGREEMENT_COLUMN]!r}; "
+                "correct it to a number of at least 0"
+            )
+        disagreement[row["image"]] = value
+    return disagreement

@@ -1,0 +1,57 @@
+"""How a face is cut out of a picture."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from utils.geometry import box_to_crop, crop_image
+from utils.images import resize_image
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class CropRule:
+    """How the face in a box is cut out; the default is WFLW-V's own rule.
+
+    Attributes:
+        exact: Whether the crop follows the box in fractions of a pixel. With corners rounded, every frame's crop is off
+            by up to a pixel, and the landmarks jitter with it. See `utils.geometry.box_to_crop`.
+        steady: Whether the boxes of a video are freed from jitter first, see `utils.geometry.steady_box`.
+    """
+
+    exact: bool = False
+    steady: bool = False
+
+
+CROP_RULES: dict[str, CropRule] = {
+    "original": CropRule(),
+    "exact": CropRule(exact=True),
+    "steady": CropRule(exact=True, steady=True),
+}
+"""By the names that the command lines give them."""
+
+FULL_CROP_SIZE = 256
+"""Side of the crop that smaller network images are reduced from."""
+
+
+def crop_box(image: np.ndarray, box: ArrayLike, size: int, exact: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """Cut the face in a box out of an image, by the rule of `box_to_crop`.
+
+    Args:
+        image: (H, W, 3) uint8.
+        box: (4,) x1, y1, x2, y2 in pixels.
+        size: Side of the crop in pixels.
+        exact: See `box_to_crop`.
+
+    Returns:
+        The crop, (size, size, 3) uint8, and the matrix, (2, 3) float64, from pixels of the image to units of its side.
+
+    Raises:
+        ValueError: If the picture has another form, or the box is not finite or has no area.
+    """
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(f"expected a uint8 picture of shape (H, W, 3), got {image.dtype} {image.shape}")
+    # A small crop is made from a large one: bilinear sampling alone would skip pixels of the frame.
+    crop_size = max(size, FULL_CROP_SIZE)
+    matrix = box_to_crop(box, crop_size, exact=exact)
+    return resize_image(crop_image(image, matrix, crop_size), size), matrix / crop_size
