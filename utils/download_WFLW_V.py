@@ -62,8 +62,6 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from utils.errors import OptionError
-
 if __name__ == "__main__":
     # A script's own folder is what Python searches first; the imports below start from the repository's root.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
@@ -80,6 +78,7 @@ from utils.download.backends import (
 )
 from utils.download.cutting import VideoError, VideoInfo, VideoTooShortError, cut_frames, inspect_video
 from utils.download.index import SPLIT_FILES, Clip, WFLWVIndex, check_video_id, fetch_index, is_published, read_index
+from utils.errors import OptionError
 from utils.files import prepare_output_folder, write_csv
 
 ANNOTATIONS = {
