@@ -5,7 +5,7 @@ Any number of workers or processes, and a run that was resumed in the middle of 
 
 import csv
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,11 +32,13 @@ class Draw(NamedTuple):
         epoch: Epoch, from 0.
         position: Place of the sample in the epoch over all processes; with the seed and the epoch it fixes the
             augmentation, so a face that comes twice in an epoch is augmented twice.
+        views: 1, or 2 for the two nearby views of `Augmentation.pair`, which a warm start can go between.
     """
 
     index: int
     epoch: int
     position: int
+    views: int = 1
 
 
 class TrainingSample(NamedTuple):
@@ -47,11 +49,14 @@ class TrainingSample(NamedTuple):
         landmarks: (98, 2) float32 x, y over the crop side; (2, 98, 2) with two views. Slightly outside [0, 1] where the
             crop cut a landmark off.
         weight: () float32 weight of the label in (0, 1].
+        motion: (2, 3) float32 affine map of places in the first view, over the crop side, to the second; the identity
+            with one view.
     """
 
     image: torch.Tensor
     landmarks: torch.Tensor
     weight: torch.Tensor
+    motion: torch.Tensor
 
 
 class TrainingFaces(Dataset[TrainingSample]):
@@ -65,11 +70,10 @@ class TrainingFaces(Dataset[TrainingSample]):
         augmentation: What is done to them.
         weights: (N,) weight of each label in (0, 1], or None for 1.
         seed: Seed of every random draw.
-        views: 1, or 2 for the two nearby views of `Augmentation.pair`, which a warm start can go between.
 
     Raises:
-        DatasetError: No faces, another number of weights or views, or a negative seed; on access, an image that does
-            not decode or a face that cannot be cropped.
+        DatasetError: No faces, another number of weights, or a negative seed; on access, an image that does not decode
+            or a face that cannot be cropped.
     """
 
     def __init__(
@@ -78,7 +82,6 @@ class TrainingFaces(Dataset[TrainingSample]):
         augmentation: Augmentation,
         weights: np.ndarray | None = None,
         seed: int = 0,
-        views: int = 1,
     ) -> None:
         if not faces:
             raise DatasetError("no faces to train on; name at least one list that has some")
@@ -86,13 +89,10 @@ class TrainingFaces(Dataset[TrainingSample]):
             raise DatasetError(f"{len(weights)} label weights for {len(faces)} faces; give one for each")
         if seed < 0:
             raise DatasetError(f"seed {seed}: must not be negative")
-        if views not in (1, 2):
-            raise DatasetError(f"{views} views of a face; choose 1 or 2")
         self.faces = tuple(faces)
         self.augmentation = augmentation
         self.weights = np.ones(len(faces), np.float32) if weights is None else np.asarray(weights, np.float32)
         self.seed = seed
-        self.views = views
 
     @property
     def landmarks(self) -> np.ndarray:
@@ -112,19 +112,16 @@ class TrainingFaces(Dataset[TrainingSample]):
         image = face.read_image()
         generator = np.random.default_rng((self.seed, draw.epoch, draw.position))
         try:
-            crop, landmarks = self._augment(image, face.landmarks, generator)
+            if draw.views == 1:
+                crop, landmarks = self.augmentation(image, face.landmarks, generator)
+                motion = np.eye(2, 3, dtype=np.float32)
+            else:
+                first, second, motion = self.augmentation.pair(image, face.landmarks, generator)
+                crop, landmarks = np.stack([first[0], second[0]]), np.stack([first[1], second[1]])
         except ValueError as error:
             raise DatasetError(f"{face.image_path}: {error}; correct or remove its label") from error
         weight = torch.tensor(self.weights[draw.index])
-        return TrainingSample(to_network_input(crop), torch.from_numpy(landmarks), weight)
-
-    def _augment(
-        self, image: np.ndarray, landmarks: np.ndarray, generator: np.random.Generator
-    ) -> tuple[np.ndarray, np.ndarray]:
-        if self.views == 1:
-            return self.augmentation(image, landmarks, generator)
-        first, second = self.augmentation.pair(image, landmarks, generator)
-        return np.stack([first[0], second[0]]), np.stack([first[1], second[1]])
+        return TrainingSample(to_network_input(crop), torch.from_numpy(landmarks), weight, torch.from_numpy(motion))
 
 
 class PoseSampler(Sampler[Draw]):
@@ -140,13 +137,20 @@ class PoseSampler(Sampler[Draw]):
         seed: Seed of every draw.
         rank: This process, from 0.
         world_size: Number of processes.
+        views: Number of views (`Draw`) of the sample at an epoch and a position; None for 1.
 
     Raises:
         DatasetError: Weights that cannot be sampled from, no samples, a negative seed, or a rank outside the processes.
     """
 
     def __init__(
-        self, weights: np.ndarray, samples_per_epoch: int, seed: int = 0, rank: int = 0, world_size: int = 1
+        self,
+        weights: np.ndarray,
+        samples_per_epoch: int,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        views: Callable[[int, int], int] | None = None,
     ) -> None:
         weights = np.asarray(weights, dtype=np.float64)
         if weights.ndim != 1 or not np.isfinite(weights).all() or (weights < 0).any() or not weights.sum() > 0:
@@ -162,6 +166,7 @@ class PoseSampler(Sampler[Draw]):
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
+        self.views = views or (lambda epoch, position: 1)
         self.epoch = 0
         self.start = 0
 
@@ -198,10 +203,42 @@ class PoseSampler(Sampler[Draw]):
         faces = np.searchsorted(cumulative / cumulative[-1], points, side="right")
         order = generator.permutation(faces).tolist()
         for position in range(self.start + self.rank, self._padded_samples, self.world_size):
-            yield Draw(order[position % self.samples_per_epoch], self.epoch, position)
+            views = self.views(self.epoch, position)
+            yield Draw(order[position % self.samples_per_epoch], self.epoch, position, views)
 
 
-def read_training_lists(sources: Sequence[tuple[str | Path, str]]) -> tuple[list[Face], np.ndarray]:
+class FaceList(NamedTuple):
+    """A list of faces to train on.
+
+    Attributes:
+        root: Folder of the dataset, in either layout of WFLW.
+        split: Name of the list.
+        share: Share of the samples that are drawn from it, in (0, 1); None for what its faces' weights give it.
+    """
+
+    root: Path
+    split: str
+    share: float | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> "FaceList":
+        """Read ROOT:SPLIT or ROOT:SPLIT=SHARE.
+
+        Raises:
+            DatasetError: Another form, or a share outside (0, 1).
+        """
+        place, equals, number = text.partition("=")
+        root, colon, split = place.rpartition(":")
+        try:
+            share = float(number) if equals else None
+        except ValueError:
+            share = math.nan
+        if not (root and colon and split) or (share is not None and not 0 < share < 1):
+            raise DatasetError(f"list of faces {text!r}: must be ROOT:SPLIT or ROOT:SPLIT=SHARE, the share in (0, 1)")
+        return cls(Path(root), split, share)
+
+
+def read_training_lists(sources: Sequence[FaceList]) -> tuple[list[Face], np.ndarray, np.ndarray]:
     """Read several lists of faces and the quality of their labels.
 
     The quality stands in `label_quality.tsv` in the root of a dataset: tab-separated, with a header and the columns
@@ -209,10 +246,11 @@ def read_training_lists(sources: Sequence[tuple[str | Path, str]]) -> tuple[list
     weight is 1.
 
     Args:
-        sources: (root, split) of each list, of either layout of WFLW.
+        sources: The lists.
 
     Returns:
-        The faces of all lists in order, and their (N,) float32 label weights (`label_weight`).
+        The N faces of all lists in order, their (N,) float32 label weights (`label_weight`), and the (N,) int64 number
+        of the list that each comes from.
 
     Raises:
         DatasetError: No list, or one that cannot be read, or a quality file of another form.
@@ -221,12 +259,41 @@ def read_training_lists(sources: Sequence[tuple[str | Path, str]]) -> tuple[list
         raise DatasetError("no list of faces; name at least one dataset folder and split")
     faces: list[Face] = []
     weights: list[float] = []
-    for root, split in sources:
-        listed = read_faces(root, split)
-        disagreement = _read_disagreement(Path(root) / LABEL_QUALITY_FILE)
+    numbers: list[int] = []
+    for number, source in enumerate(sources):
+        listed = read_faces(source.root, source.split)
+        disagreement = _read_disagreement(source.root / LABEL_QUALITY_FILE)
         faces += listed
         weights += [label_weight(disagreement.get(face.name, 0.0)) for face in listed]
-    return faces, np.array(weights, np.float32)
+        numbers += [number] * len(listed)
+    return faces, np.array(weights, np.float32), np.array(numbers)
+
+
+def share_weights(weights: np.ndarray, numbers: np.ndarray, shares: Sequence[float | None]) -> np.ndarray:
+    """Sampling weights of which some lists have a fixed share.
+
+    Args:
+        weights: (N,) sampling weights, which are kept in proportion within a list and among the lists without a share.
+        numbers: (N,) number of the list of each face.
+        shares: Share of each list in the sum of the weights, or None.
+
+    Returns:
+        (N,) float64, of sum 1.
+
+    Raises:
+        DatasetError: Shares that leave nothing to the lists without one.
+    """
+    fixed = np.array([share or 0.0 for share in shares])
+    free = np.array([share is None for share in shares])
+    rest = 1 - fixed.sum()
+    if rest < -1e-9 or (free.any() and rest <= 0):
+        raise DatasetError(
+            f"shares of the lists of faces sum to {fixed.sum():g}; they must leave something to the others"
+        )
+    sums = np.bincount(numbers, weights, len(shares))
+    factors = np.where(free, rest / max(sums[free].sum(), np.finfo(float).tiny), fixed / sums)
+    shared = weights * factors[numbers]
+    return shared / shared.sum()
 
 
 def label_weight(disagreement: float, trusted: float = 2.0) -> float:

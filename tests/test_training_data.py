@@ -10,6 +10,7 @@ from datasets.errors import DatasetError
 from datasets.training import (
     DISAGREEMENT_COLUMN,
     Draw,
+    FaceList,
     PoseSampler,
     TrainingFaces,
     initialise_worker,
@@ -17,8 +18,10 @@ from datasets.training import (
     pose_weights,
     profile_measure,
     read_training_lists,
+    share_weights,
 )
 from datasets.wflw import read_faces
+from training import turned_quality
 from utils.images import IMAGENET_MEAN, IMAGENET_STD
 
 SIZE = 64
@@ -80,13 +83,60 @@ def test_image_is_normalised_as_for_imagenet(precropped_wflw):
     assert pixels.max() < 255.5
 
 
-def test_two_views_are_independent_pictures_of_nearly_the_same_crop(precropped_wflw):
-    sample = TrainingFaces(read_faces(precropped_wflw, "train"), AUGMENTATION, views=2)[1]
+def test_two_views_are_different_pictures_of_nearly_the_same_crop(precropped_wflw):
+    sample = TrainingFaces(read_faces(precropped_wflw, "train"), AUGMENTATION)[Draw(1, 0, 1, views=2)]
     assert sample.image.shape == (2, 3, SIZE, SIZE)
     assert sample.landmarks.shape == (2, 98, 2)
     assert sample.weight.shape == ()
     assert 0 < (sample.landmarks[0] - sample.landmarks[1]).abs().max() < 0.2
     assert not torch.equal(sample.image[0], sample.image[1])
+    moved = sample.landmarks[0] @ sample.motion[:, :2].T + sample.motion[:, 2]
+    torch.testing.assert_close(moved, sample.landmarks[1], atol=1e-5, rtol=0)
+
+
+def test_the_sampler_asks_for_views_by_epoch_and_position_on_every_process():
+    def views(epoch: int, position: int) -> int:
+        return 1 + (epoch + position // 4) % 2
+
+    for rank in range(2):
+        sampler = PoseSampler(np.ones(5), 16, rank=rank, world_size=2, views=views)
+        sampler.set_epoch(1)
+        assert [draw.views for draw in sampler] == [2, 2, 1, 1, 2, 2, 1, 1]
+
+
+def test_a_list_is_named_with_its_root_and_perhaps_its_share():
+    assert FaceList.parse("a:b/c:train") == FaceList(Path("a:b/c"), "train", None)
+    assert FaceList.parse("faces:train=0.25") == FaceList(Path("faces"), "train", 0.25)
+    for text in ("train", ":train", "faces:", "faces:train=", "faces:train=1", "faces:train=x", "faces:train=nan"):
+        with pytest.raises(DatasetError, match="ROOT:SPLIT"):
+            FaceList.parse(text)
+
+
+def test_shares_are_kept_and_the_rest_is_divided_by_weight():
+    weights = np.array([1.0, 3, 5, 5, 2, 2])
+    numbers = np.array([0, 0, 1, 1, 2, 2])
+    shared = share_weights(weights, numbers, [None, 0.5, None])
+    np.testing.assert_allclose(shared, [0.0625, 0.1875, 0.25, 0.25, 0.125, 0.125])
+    np.testing.assert_allclose(share_weights(weights, numbers, [None] * 3), weights / 18)
+    with pytest.raises(DatasetError, match="sum to 1"):
+        share_weights(weights, numbers, [None, 0.5, 0.5])
+
+
+def test_turned_faces_beyond_sixty_degrees_weigh_less(precropped_wflw, tmp_path):
+    folder = tmp_path / "WFLW_images" / "turned"
+    folder.mkdir(parents=True)
+    for name in ("00000_40_a.jpg", "00001_-85_b_c.jpg"):
+        (folder / name).touch()
+    assert turned_quality.write_quality(tmp_path) == 2
+    assert (tmp_path / "label_quality.tsv").read_text().splitlines()[1:] == [
+        "turned/00000_40_a.jpg\t2.0000",
+        "turned/00001_-85_b_c.jpg\t5.0000",
+    ]
+    assert label_weight(turned_quality.label_disagreement(85)) == pytest.approx(0.4)
+    assert label_weight(turned_quality.label_disagreement(72.5)) == pytest.approx(0.7)
+    (folder / "c.jpg").touch()
+    with pytest.raises(DatasetError, match=r"c\.jpg"):
+        turned_quality.write_quality(tmp_path)
 
 
 def test_sampling_follows_the_weights_to_within_one_draw():
@@ -170,8 +220,9 @@ def test_lists_are_joined_with_the_quality_of_their_labels(precropped_wflw, raw_
     write_quality(
         precropped_wflw, f"image\tsplit\t{DISAGREEMENT_COLUMN}\ntrain_1.png\ttrain\t4.0\ntrain_2.png\ttrain\t1\n"
     )
-    faces, weights = read_training_lists([(precropped_wflw, "train"), (raw_wflw, "train")])
+    faces, weights, numbers = read_training_lists([FaceList(precropped_wflw, "train"), FaceList(raw_wflw, "train")])
     assert len(faces) == 12
+    assert numbers.tolist() == [0] * 6 + [1] * 6
     np.testing.assert_array_equal(weights, [1, 0.5] + [1] * 10)
     assert TrainingFaces(faces, AUGMENTATION, weights)[1].weight == 0.5
 
@@ -188,7 +239,7 @@ def test_lists_are_joined_with_the_quality_of_their_labels(precropped_wflw, raw_
 def test_damaged_quality_file_is_an_error_with_its_line(precropped_wflw, text, message):
     write_quality(precropped_wflw, text)
     with pytest.raises(DatasetError, match=message):
-        read_training_lists([(precropped_wflw, "train")])
+        read_training_lists([FaceList(precropped_wflw, "train")])
 
 
 def test_no_faces_is_an_error(precropped_wflw):
@@ -198,7 +249,7 @@ def test_no_faces_is_an_error(precropped_wflw):
         TrainingFaces([], AUGMENTATION)
     (precropped_wflw / "train.txt").write_text("\n")
     with pytest.raises(DatasetError, match=r"train\.txt"):
-        read_training_lists([(precropped_wflw, "train")])
+        read_training_lists([FaceList(precropped_wflw, "train")])
 
 
 def test_label_line_of_the_wrong_width_is_an_error_with_its_line(precropped_wflw):
@@ -206,7 +257,7 @@ def test_label_line_of_the_wrong_width_is_an_error_with_its_line(precropped_wflw
     lines = path.read_text().splitlines()
     path.write_text("\n".join([lines[0], lines[1].rsplit(" ", 1)[0]]))
     with pytest.raises(DatasetError, match=r"train.txt, line 2: .*195"):
-        read_training_lists([(precropped_wflw, "train")])
+        read_training_lists([FaceList(precropped_wflw, "train")])
 
 
 def test_corrupt_image_is_an_error_that_names_it(precropped_wflw):
@@ -227,7 +278,7 @@ def test_face_that_cannot_be_cropped_is_an_error_that_names_its_image(precropped
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"views": 3}, "views"), ({"seed": -1}, "seed"), ({"weights": np.ones(2)}, "label weights")],
+    [({"seed": -1}, "seed"), ({"weights": np.ones(2)}, "label weights")],
 )
 def test_wrong_dataset_option_is_an_error_that_names_it(precropped_wflw, options, message):
     with pytest.raises(DatasetError, match=message):
