@@ -36,11 +36,11 @@ from models.deq import GradientConfig
 from training.augmentation import Augmentation
 from training.augmentation_config import AugmentationConfig
 from training.config import PRESETS, TrainingConfig, add_options, from_options
-from training.data import TrainingFaces, read_training_lists
+from training.data import FaceList, TrainingFaces, read_training_lists
 from training.log import CURVES_FILE, LOG_FILE, append_row, plot_curves
-from training.sampling import PoseSampler, pose_weights
+from training.sampling import PoseSampler, pose_weights, share_weights
 from training.state import Run, describe_run, open_run_folder
-from training.step import TrainingStep, draw_plan
+from training.step import TrainingStep, draw_plan, is_pair_step
 from utils.command_line import non_negative_integer, positive_integer, run
 from utils.errors import CheckpointError, UserError
 from utils.metrics import nme
@@ -79,14 +79,17 @@ def main() -> None:
     torch.manual_seed(config.seed)
     model = build_network(args, config).to(process.device, memory_format=torch.channels_last)
     augmentation = AugmentationConfig()
-    faces, label_weights = read_training_lists([(args.dataset_path, split) for split in config.splits])
+    lists = [FaceList(args.dataset_path, split) for split in config.splits]
+    lists += [FaceList.parse(text) for text in config.more_faces]
+    faces, label_weights, numbers = read_training_lists(lists)
     samples = TrainingFaces(faces, Augmentation(augmentation, model.config.image_size), label_weights, config.seed)
     sampler = PoseSampler(
-        pose_weights(samples.landmarks, config.pose_boost),
+        share_weights(pose_weights(samples.landmarks, config.pose_boost), numbers, [item.share for item in lists]),
         config.steps_per_epoch * config.batch_size,
         config.seed,
         process.rank,
         process.world_size,
+        lambda epoch, position: 1 + is_pair_step(config, number_of_step(config, epoch, position // config.batch_size)),
     )
     validation = WFLWCrops(read_faces(args.dataset_path, config.validation_split), model.config.image_size)
 
@@ -148,12 +151,18 @@ def parameter_groups(model: LDEQ, weight_decay: float) -> list[dict]:
 
 
 def learning_rate_factor(step: int, config: TrainingConfig) -> float:
-    """Linear warm-up, then half a cosine to zero."""
+    """Linear warm-up, then half a cosine from 1 to `final_learning_rate`."""
     total = config.epochs * config.steps_per_epoch
     warm_up = max(1, round(config.warm_up * total))
     if step < warm_up:
         return (step + 1) / warm_up
-    return 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, total - warm_up)))
+    cosine = 0.5 * (1 + math.cos(math.pi * (step - warm_up) / max(1, total - warm_up)))
+    return config.final_learning_rate + (1 - config.final_learning_rate) * cosine
+
+
+def number_of_step(config: TrainingConfig, epoch: int, step: int) -> int:
+    """Number of a step of an epoch in the whole run, from 0."""
+    return epoch * config.steps_per_epoch + step
 
 
 def train_epoch(
@@ -177,13 +186,13 @@ def train_epoch(
         mininterval=1,
     )
     rate = math.nan
-    for images, landmarks, weights in progress:
-        images = images.to(process.device, non_blocking=True, memory_format=torch.channels_last)
-        landmarks, weights = landmarks.to(process.device), weights.to(process.device)
-        number = training.epoch * config.steps_per_epoch + training.step
+    for images, landmarks, weights, motion in progress:
+        images = images.to(process.device, non_blocking=True)
+        landmarks, weights, motion = (tensor.to(process.device) for tensor in (landmarks, weights, motion))
+        number = number_of_step(config, training.epoch, training.step)
         plan = draw_plan(config, number, process.rank, len(images))
         with autocast(process.device, args.precision):
-            loss, keypoints = step(images, landmarks, weights, plan)
+            loss, keypoints = step(images, landmarks, weights, plan, motion)
         if not math.isfinite(loss.item()):
             raise bad_batch(training, args.output_folder, images, landmarks, loss.item())
         training.optimizer.zero_grad(set_to_none=True)
@@ -193,7 +202,7 @@ def train_epoch(
         training.schedule.step()
         training.average.update_parameters(training.model)
 
-        training.count(loss.item(), mean_nme(keypoints, landmarks))
+        training.count(loss.item(), mean_nme(keypoints, landmarks if landmarks.dim() == 3 else landmarks[:, 1]))
         rate = (training.step - first) * config.batch_size / (time.monotonic() - started)
         progress.set_postfix_str(
             f"loss {training.loss_sum / training.step:.3f}, NME {training.nme_sum / training.step:.2%}, "

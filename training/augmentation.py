@@ -5,6 +5,7 @@ single map from the source image to the crop, so the image is interpolated once.
 the caller, never from global state.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import cv2
@@ -13,6 +14,8 @@ import torch
 from torchvision.transforms.v2 import functional as F
 
 from training.augmentation_config import AugmentationConfig
+from training.colour import channel_curves, duotone, posterise, shift_hue
+from training.occluders import OCCLUDERS
 from utils.degradation import (
     adjust_gamma,
     compress_jpeg,
@@ -64,24 +67,39 @@ class Augmentation:
             InputError: Wrong shape or type, NaN, or landmarks without extent.
         """
         warp = self.sample_warp(image, landmarks, generator)
-        return self.degrade(warp.image(image), generator), warp.landmarks(landmarks)
+        points = warp.landmarks(landmarks)
+        scene, frame = generator.spawn(2)
+        return self.degrade(warp.image(image), points, scene, frame), points
 
     def pair(
         self, image: np.ndarray, landmarks: np.ndarray, generator: np.random.Generator
-    ) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-        """Two views of a face like two frames of a video: crops a few pixels apart, each with its own faults.
+    ) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray], np.ndarray]:
+        """Two views of a face like two frames of a video.
 
-        The first view is distributed as that of a plain call. Arguments and errors as there.
+        The crops are a few pixels apart. Both show the same scene (colours, occluders, lens, sensor and codec), each
+        with its own flicker of the light and its own noise. The first view is distributed as that of a plain call, but
+        for the flicker. Arguments and errors as there.
 
         Returns:
-            (crop, landmarks) of either view.
+            (crop, landmarks) of either view, and the (2, 3) float32 matrix that takes places in the first crop to the
+            second, both in units of the crop side.
         """
         warp = self.sample_warp(image, landmarks, generator)
         nearby = self.perturb_warp(warp, generator)
-        return (
-            (self.degrade(warp.image(image), generator), warp.landmarks(landmarks)),
-            (self.degrade(nearby.image(image), generator), nearby.landmarks(landmarks)),
-        )
+        scene_seed = generator.integers(2**63)
+        views = []
+        for view in (warp, nearby):
+            points = view.landmarks(landmarks)
+            crop = self.degrade(view.image(image), points, np.random.default_rng(scene_seed), generator)
+            views.append((self.flicker(crop, generator), points))
+        motion = _compose(nearby.matrix, cv2.invertAffineTransform(warp.matrix))
+        motion[:, 2] /= self.size
+        return *views, motion.astype(np.float32)
+
+    def flicker(self, image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        """Draw a small change of brightness and gamma, as between frames, for an image (H, W, 3) uint8."""
+        gain, gamma = np.exp(self.config.pair_light * generator.standard_normal(2))
+        return channel_curves(image, np.full(3, gain), np.full(3, gamma))
 
     def sample_warp(self, image: np.ndarray, landmarks: np.ndarray, generator: np.random.Generator) -> Warp:
         """Draw the geometric map for a face; arguments and errors as for a call."""
@@ -105,32 +123,36 @@ class Augmentation:
         """Draw a map a few pixels away from another one, as the crop of the next video frame."""
         config = self.config
         centre = self.size / 2
+        speed = config.pair_fast if generator.random() < config.pair_fast_probability else 1.0
         nearby = cv2.getRotationMatrix2D(
             (centre, centre),
-            config.pair_rotation * generator.standard_normal(),
-            float(np.exp(config.pair_scale * generator.standard_normal())),
+            speed * config.pair_rotation * generator.standard_normal(),
+            float(np.exp(speed * config.pair_scale * generator.standard_normal())),
         )
-        nearby[:, 2] += config.pair_shift * self.size * generator.standard_normal(2)
+        nearby[:, 2] += speed * config.pair_shift * self.size * generator.standard_normal(2)
         return replace(warp, matrix=_compose(nearby, warp.matrix))
 
-    def degrade(self, image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    def degrade(
+        self, image: np.ndarray, landmarks: np.ndarray, scene: np.random.Generator, frame: np.random.Generator
+    ) -> np.ndarray:
         """Draw and apply the faults that leave the geometry alone: light, colour, occlusion, lens, sensor, codec.
 
         Args:
             image: (size, size, 3) RGB uint8; not modified.
-            generator: Source of every draw.
+            landmarks: (98, 2) over the crop side.
+            scene: Source of what all frames of a video have in common.
+            frame: Source of the sensor's noise.
 
         Returns:
             RGB uint8 of the same shape.
         """
+        image = self._colour(image, scene)
+        image = self._occlude(image, landmarks, scene)
+        return self._record(image, scene, frame)
+
+    def _colour(self, image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         config = self.config
-
-        def chance(probability: float) -> bool:
-            return generator.random() < probability
-
-        def draw(low_high: tuple[float, float]) -> float:
-            return float(generator.uniform(*low_high))
-
+        chance, draw = _chances(generator)
         tensor = torch.from_numpy(image).permute(2, 0, 1)
         if chance(config.colour_probability):
             tensor = F.adjust_brightness(tensor, draw(config.brightness))
@@ -138,16 +160,38 @@ class Augmentation:
             tensor = F.adjust_contrast(tensor, draw(config.contrast))
         if chance(config.colour_probability):
             tensor = F.adjust_saturation(tensor, draw(config.saturation))
-        if chance(config.hue_probability):
-            tensor = F.adjust_hue(tensor, draw((-config.hue, config.hue)))
         image = np.ascontiguousarray(tensor.permute(1, 2, 0).numpy())
+        if chance(config.hue_probability):
+            image = shift_hue(image, draw((-config.hue, config.hue)))
         if chance(config.colour_probability):
             image = adjust_gamma(image, draw(config.gamma))
+        if chance(config.channel_probability):
+            gamma = np.exp(generator.uniform(*np.log(config.channel_gamma), 3))
+            image = channel_curves(image, generator.uniform(*config.channel_gain, 3), gamma)
+        if chance(config.permutation_probability):
+            image = np.ascontiguousarray(image[..., generator.permutation(3)])
+        if chance(config.duotone_probability):
+            image = duotone(image, *generator.uniform(0, 255, (2, 3)), contrast=draw((0.5, 2)))
+        if chance(config.posterise_probability):
+            image = posterise(image, int(generator.integers(*config.posterise_levels, endpoint=True)))
         if chance(config.side_light_probability):
             image = side_light(image, draw(config.side_light), draw((0, 2 * np.pi)))
+        return image
+
+    def _occlude(self, image: np.ndarray, landmarks: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        config = self.config
+        chance, _ = _chances(generator)
+        if chance(config.worn_probability):
+            worn = OCCLUDERS[generator.integers(len(OCCLUDERS))]
+            image = worn(image, landmarks.astype(float) * self.size, generator)
         if chance(config.occlusion_probability):
             for _ in range(generator.integers(1, config.occlusion_count, endpoint=True)):
                 image = occlude(image, config.occlusion_size, generator)
+        return image
+
+    def _record(self, image: np.ndarray, scene: np.random.Generator, frame: np.random.Generator) -> np.ndarray:
+        config = self.config
+        chance, draw = _chances(scene)
         if chance(config.low_resolution_probability):
             image = low_resolution(image, draw(config.low_resolution))
         if chance(config.blur_probability):
@@ -155,7 +199,7 @@ class Augmentation:
         if chance(config.motion_blur_probability):
             image = motion_blur(image, draw(config.motion_blur) * self.size, draw((0, np.pi)))
         if chance(config.noise_probability):
-            image = sensor_noise(image, draw(config.noise), generator)
+            image = sensor_noise(image, draw(config.noise), frame)
         if chance(config.grayscale_probability):
             image = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
         if chance(config.jpeg_probability):
@@ -163,7 +207,7 @@ class Augmentation:
         if chance(config.picture_edge_probability):
             width = round(draw(config.picture_edge) * self.size)
             image = image.copy()
-            np.rot90(image, generator.integers(4))[:width] = 0
+            np.rot90(image, scene.integers(4))[:width] = 0
         return image
 
     def _sample_turn(self, landmarks: np.ndarray, generator: np.random.Generator) -> HeadTurn:
@@ -196,6 +240,13 @@ class Augmentation:
         room = max(0.0, 1 - 1 / scale) / 2 * self.size
         crop[:, 2] += config.shift * room * generator.triangular(-1, 0, 1, size=2)
         return crop
+
+
+def _chances(
+    generator: np.random.Generator,
+) -> tuple[Callable[[float], bool], Callable[[tuple[float, float]], float]]:
+    """Two functions that draw: whether something of a probability happens, and a value of a range."""
+    return lambda probability: generator.random() < probability, lambda low_high: float(generator.uniform(*low_high))
 
 
 def _check_face(image: np.ndarray, landmarks: np.ndarray) -> None:

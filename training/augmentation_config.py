@@ -11,6 +11,8 @@ _BOUNDS = {
     "turn_angle": (0, 80),
     "nod_angle": (0, 80),
     "hue": (0, 0.5),
+    "channel_gamma": (0.01, 100),
+    "posterise_levels": (2, 256),
     "side_light": (0, 1),
     "occlusion_count": (1, 100),
     "low_resolution": (0.01, 1),
@@ -47,9 +49,13 @@ class AugmentationConfig:
         nod_angle: Largest synthetic turn up or down that comes with a turn, degrees.
         border_probabilities: Shares of (black, mirrored, repeated) pixels outside the source image. A test crop has
             black there; the others keep black frames from telling where the face is.
-        pair_shift: Standard deviation of the second view's shift, over the crop side.
+        pair_shift: Standard deviation of the second view's shift, over the crop side. These three are the motion of a
+            talking head from frame to frame at 25 to 30 frames a second.
         pair_scale: Standard deviation of the logarithm of the second view's scale.
         pair_rotation: Standard deviation of the second view's rotation, degrees.
+        pair_fast_probability: Share of the pairs that move fast.
+        pair_fast: Factor of the motion of these.
+        pair_light: Standard deviation of the logarithms of each view's own brightness and gamma.
         colour_probability: Probability of each of brightness, contrast, saturation and gamma.
         brightness: Range of the brightness factor.
         contrast: Range of the contrast factor.
@@ -57,12 +63,20 @@ class AugmentationConfig:
         gamma: Range of the gamma exponent.
         hue_probability: Probability of a hue shift.
         hue: Largest hue shift, in turns of the colour circle (at most 0.5).
+        channel_probability: Probability that every channel gets a gain and a gamma of its own, as under coloured light.
+        channel_gain: Range of such a gain.
+        channel_gamma: Range of such a gamma; drawn uniformly in its logarithm.
+        permutation_probability: Probability that the channels are permuted.
+        duotone_probability: Share of images drawn in the colours between two random ones.
+        posterise_probability: Share of images with few intensities.
+        posterise_levels: Range of their number.
         grayscale_probability: Share of images without colour.
         side_light_probability: Share of faces lit from one side.
         side_light: Range of the strength of the side light: one edge is brightened and the other darkened by it.
         occlusion_probability: Share of occluded faces.
         occlusion_count: Largest number of occluders.
         occlusion_size: Range of an occluder's width and height, over the crop side.
+        worn_probability: Share of faces with glasses, goggles, a mask or a hand before them (`training.occluders`).
         low_resolution_probability: Share of faces from a smaller image.
         low_resolution: Range of the smaller image's size, over the crop side.
         blur_probability: Probability of Gaussian blur.
@@ -95,22 +109,33 @@ class AugmentationConfig:
     turn_away_probability: float = 0.75
     nod_angle: float = 12.0
     border_probabilities: tuple[float, float, float] = (0.6, 0.25, 0.15)
-    pair_shift: float = 0.015
-    pair_scale: float = 0.02
-    pair_rotation: float = 2.0
+    pair_shift: float = 0.005
+    pair_scale: float = 0.007
+    pair_rotation: float = 0.7
+    pair_fast_probability: float = 0.15
+    pair_fast: float = 5.0
+    pair_light: float = 0.05
     colour_probability: float = 0.5
     brightness: tuple[float, float] = (0.6, 1.4)
     contrast: tuple[float, float] = (0.6, 1.4)
     saturation: tuple[float, float] = (0.3, 1.7)
     gamma: tuple[float, float] = (0.6, 1.5)
-    hue_probability: float = 0.15
-    hue: float = 0.06
+    hue_probability: float = 0.4
+    hue: float = 0.5
+    channel_probability: float = 0.3
+    channel_gain: tuple[float, float] = (0.4, 1.5)
+    channel_gamma: tuple[float, float] = (0.55, 1.8)
+    permutation_probability: float = 0.12
+    duotone_probability: float = 0.1
+    posterise_probability: float = 0.05
+    posterise_levels: tuple[int, int] = (2, 6)
     grayscale_probability: float = 0.1
     side_light_probability: float = 0.2
     side_light: tuple[float, float] = (0.2, 0.7)
     occlusion_probability: float = 0.35
     occlusion_count: int = 2
     occlusion_size: tuple[float, float] = (0.1, 0.45)
+    worn_probability: float = 0.2
     low_resolution_probability: float = 0.2
     low_resolution: tuple[float, float] = (0.2, 0.8)
     blur_probability: float = 0.15

@@ -7,6 +7,8 @@ from typing import Any, Literal, get_args, get_origin
 from models.deq import GradientRule
 from utils.errors import OptionError
 
+PairCarry = Literal["unchanged", "crop"]
+
 
 def option(default: Any, text: str) -> Any:
     """A field whose help text the command line shows."""
@@ -22,11 +24,15 @@ class TrainingConfig:
     """
 
     splits: tuple[str, ...] = option(("train",), "lists of faces to train on")
+    more_faces: tuple[str, ...] = option(
+        (), "further lists, each ROOT:SPLIT, or ROOT:SPLIT=SHARE with the share of the samples drawn from it"
+    )
     validation_split: str = option("test", "list of faces to validate on")
     epochs: int = option(60, "epochs of --samples_per_epoch")
     samples_per_epoch: int = option(7500, "faces drawn per epoch, with replacement")
     batch_size: int = option(32, "faces per step, over all processes")
-    learning_rate: float = option(1e-3, "peak of the schedule: linear warm-up, then cosine to zero")
+    learning_rate: float = option(1e-3, "peak of the schedule: linear warm-up, then half a cosine")
+    final_learning_rate: float = option(0.0, "end of the cosine, as a share of the peak")
     warm_up: float = option(0.03, "share of the steps spent on warm-up")
     weight_decay: float = option(0.05, "of AdamW, on weights of more than one dimension")
     clip_norm: float = option(1.0, "largest norm of the gradient")
@@ -35,9 +41,17 @@ class TrainingConfig:
     pose_boost: float = option(10.0, "how much more often a near profile is drawn than a frontal face; 1: all alike")
     gradient: GradientRule = option("jfb", "how the fixed point is differentiated")
     phantom_steps: int = option(1, "tracked evaluations of jfb")
-    max_depth: int = option(4, "jfb: 0 to this many untracked evaluations before the tracked one")
+    min_depth: int = option(0, "jfb: least number of untracked evaluations before the tracked ones")
+    max_depth: int = option(4, "jfb: greatest number of untracked evaluations before the tracked ones")
     warm_start_probability: float = option(0.3, "share of the steps that start near the fixed point, as RwR does")
     warm_start_jitter: float = option(0.04, "standard deviation of the affine change of such a start, in half crops")
+    pair_probability: float = option(
+        0.0,
+        "jfb: share of the steps with two views of each face, as two frames; the second starts from the first's state",
+    )
+    pair_depth: int = option(1, "0 to this many untracked evaluations of the second view before the tracked ones")
+    pair_carry: PairCarry = option("unchanged", "how the second view gets that state: as it is, or moved with the crop")
+    jitter_weight: float = option(0.5, "weight of the change of the error between the two views, beside the error")
     jacobian_weight: float = option(0.0, "weight of the Jacobian penalty")
     seed: int = option(0, "of weights, sampling, augmentation and depths")
 
@@ -53,12 +67,30 @@ class TrainingConfig:
         for name in positive:
             if getattr(self, name) <= 0:
                 raise OptionError(f"--{name} must be positive, not {getattr(self, name)}")
-        for name in ("warm_up", "ema_decay", "uncertainty_weight", "warm_start_probability"):
+        for name in (
+            "warm_up",
+            "final_learning_rate",
+            "ema_decay",
+            "uncertainty_weight",
+            "warm_start_probability",
+            "pair_probability",
+        ):
             if not 0 <= getattr(self, name) <= 1:
                 raise OptionError(f"--{name} must be in [0, 1], not {getattr(self, name)}")
-        for name in ("weight_decay", "max_depth", "warm_start_jitter", "jacobian_weight"):
+        for name in (
+            "weight_decay",
+            "min_depth",
+            "pair_depth",
+            "warm_start_jitter",
+            "jitter_weight",
+            "jacobian_weight",
+        ):
             if getattr(self, name) < 0:
                 raise OptionError(f"--{name} must not be negative, not {getattr(self, name)}")
+        if self.max_depth < self.min_depth:
+            raise OptionError(f"--max_depth must be at least --min_depth {self.min_depth}, not {self.max_depth}")
+        if self.pair_probability and self.gradient != "jfb":
+            raise OptionError(f"--pair_probability needs --gradient jfb, not {self.gradient}")
         if self.pose_boost < 1:
             raise OptionError(f"--pose_boost must be at least 1, not {self.pose_boost}")
         if self.samples_per_epoch < self.batch_size:
@@ -86,7 +118,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def _kind(item: Field) -> dict[str, Any]:
     if get_origin(item.type) is tuple:
-        return {"nargs": "+", "metavar": "SPLIT"}
+        return {"nargs": "+", "metavar": item.name.upper()}
     if get_origin(item.type) is Literal:
         return {"choices": get_args(item.type)}
     return {"type": item.type, "metavar": item.type.__name__.upper()}

@@ -32,11 +32,14 @@ class TrainingSample(NamedTuple):
         landmarks: (98, 2) float32 x, y over the crop side; (2, 98, 2) with two views. Slightly outside [0, 1] where the
             crop cut a landmark off.
         weight: () float32 weight of the label in (0, 1].
+        motion: (2, 3) float32 affine map of places in the first view, over the crop side, to the second; the identity
+            with one view.
     """
 
     image: torch.Tensor
     landmarks: torch.Tensor
     weight: torch.Tensor
+    motion: torch.Tensor
 
 
 class TrainingFaces(Dataset[TrainingSample]):
@@ -50,11 +53,10 @@ class TrainingFaces(Dataset[TrainingSample]):
         augmentation: What is done to them.
         weights: (N,) weight of each label in (0, 1], or None for 1.
         seed: Seed of every random draw.
-        views: 1, or 2 for the two nearby views of `Augmentation.pair`, which a warm start can go between.
 
     Raises:
-        InputError: No faces, another number of weights or views, or a negative seed; on access, an image that does
-            not decode or a face that cannot be cropped.
+        InputError: No faces, another number of weights, or a negative seed; on access, an image that does not decode
+            or a face that cannot be cropped.
     """
 
     def __init__(
@@ -63,7 +65,6 @@ class TrainingFaces(Dataset[TrainingSample]):
         augmentation: Augmentation,
         weights: np.ndarray | None = None,
         seed: int = 0,
-        views: int = 1,
     ) -> None:
         if not faces:
             raise InputError("no faces to train on; name at least one list that has some")
@@ -71,13 +72,10 @@ class TrainingFaces(Dataset[TrainingSample]):
             raise InputError(f"{len(weights)} label weights for {len(faces)} faces; give one for each")
         if seed < 0:
             raise InputError(f"seed {seed}: must not be negative")
-        if views not in (1, 2):
-            raise InputError(f"{views} views of a face; choose 1 or 2")
         self.faces = tuple(faces)
         self.augmentation = augmentation
         self.weights = np.ones(len(faces), np.float32) if weights is None else np.asarray(weights, np.float32)
         self.seed = seed
-        self.views = views
 
     @property
     def landmarks(self) -> np.ndarray:
@@ -97,22 +95,50 @@ class TrainingFaces(Dataset[TrainingSample]):
         image = face.read_image()
         generator = np.random.default_rng((self.seed, draw.epoch, draw.position))
         try:
-            crop, landmarks = self._augment(image, face.landmarks, generator)
+            if draw.views == 1:
+                crop, landmarks = self.augmentation(image, face.landmarks, generator)
+                motion = np.eye(2, 3, dtype=np.float32)
+            else:
+                first, second, motion = self.augmentation.pair(image, face.landmarks, generator)
+                crop, landmarks = np.stack([first[0], second[0]]), np.stack([first[1], second[1]])
         except ValueError as error:
             raise InputError(f"{face.image_path}: {error}; correct or remove its label") from error
         weight = torch.tensor(self.weights[draw.index])
-        return TrainingSample(to_network_input(crop), torch.from_numpy(landmarks), weight)
-
-    def _augment(
-        self, image: np.ndarray, landmarks: np.ndarray, generator: np.random.Generator
-    ) -> tuple[np.ndarray, np.ndarray]:
-        if self.views == 1:
-            return self.augmentation(image, landmarks, generator)
-        first, second = self.augmentation.pair(image, landmarks, generator)
-        return np.stack([first[0], second[0]]), np.stack([first[1], second[1]])
+        return TrainingSample(to_network_input(crop), torch.from_numpy(landmarks), weight, torch.from_numpy(motion))
 
 
-def read_training_lists(sources: Sequence[tuple[str | Path, str]]) -> tuple[list[Face], np.ndarray]:
+class FaceList(NamedTuple):
+    """A list of faces to train on.
+
+    Attributes:
+        root: Folder of the dataset, in either layout of WFLW.
+        split: Name of the list.
+        share: Share of the samples that are drawn from it, in (0, 1); None for what its faces' weights give it.
+    """
+
+    root: Path
+    split: str
+    share: float | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> "FaceList":
+        """Read ROOT:SPLIT or ROOT:SPLIT=SHARE.
+
+        Raises:
+            InputError: Another form, or a share outside (0, 1).
+        """
+        place, equals, number = text.partition("=")
+        root, colon, split = place.rpartition(":")
+        try:
+            share = float(number) if equals else None
+        except ValueError:
+            share = math.nan
+        if not (root and colon and split) or (share is not None and not 0 < share < 1):
+            raise InputError(f"list of faces {text!r}: must be ROOT:SPLIT or ROOT:SPLIT=SHARE, the share in (0, 1)")
+        return cls(Path(root), split, share)
+
+
+def read_training_lists(sources: Sequence[FaceList]) -> tuple[list[Face], np.ndarray, np.ndarray]:
     """Read several lists of faces and the quality of their labels.
 
     The quality stands in `label_quality.tsv` in the root of a dataset: tab-separated, with a header and the columns
@@ -120,10 +146,11 @@ def read_training_lists(sources: Sequence[tuple[str | Path, str]]) -> tuple[list
     weight is 1.
 
     Args:
-        sources: (root, split) of each list, of either layout of WFLW.
+        sources: The lists.
 
     Returns:
-        The faces of all lists in order, and their (N,) float32 label weights (`label_weight`).
+        The N faces of all lists in order, their (N,) float32 label weights (`label_weight`), and the (N,) int64 number
+        of the list that each comes from.
 
     Raises:
         InputError: No list, or one that cannot be read, or a quality file of another form.
@@ -132,12 +159,14 @@ def read_training_lists(sources: Sequence[tuple[str | Path, str]]) -> tuple[list
         raise InputError("no list of faces; name at least one dataset folder and split")
     faces: list[Face] = []
     weights: list[float] = []
-    for root, split in sources:
-        listed = read_faces(root, split)
-        disagreement = _read_disagreement(Path(root) / LABEL_QUALITY_FILE)
+    numbers: list[int] = []
+    for number, source in enumerate(sources):
+        listed = read_faces(source.root, source.split)
+        disagreement = _read_disagreement(source.root / LABEL_QUALITY_FILE)
         faces += listed
         weights += [label_weight(disagreement.get(face.name, 0.0)) for face in listed]
-    return faces, np.array(weights, np.float32)
+        numbers += [number] * len(listed)
+    return faces, np.array(weights, np.float32), np.array(numbers)
 
 
 def label_weight(disagreement: float, trusted: float = 2.0) -> float:

@@ -62,6 +62,25 @@ def landmark_loss(
     return torch.lerp(relative, likelihood, uncertainty_weight).mean(dim=1)
 
 
+def jitter_loss(first_error: Tensor, second_error: Tensor, landmarks: Tensor, heatmap_size: int) -> Tensor:
+    """Change of the error from one frame to the next, which is what the NMJ measures.
+
+    In the unit of `landmark_loss`: relative to the face, over the scale of the narrowest heatmap.
+
+    Args:
+        first_error: (B, K, 2) keypoints minus landmarks of the first view, in units of the crop.
+        second_error: (B, K, 2) likewise, of the second.
+        landmarks: (B, K, 2) of the second, for the size of the face.
+        heatmap_size: pixels along a side of the heatmap.
+
+    Returns:
+        (B,) one loss a face.
+    """
+    narrowest = laplace_scale(torch.zeros_like(first_error[:, :, 0]), heatmap_size)
+    size = (TYPICAL_FACE / face_size(landmarks)).unsqueeze(1)
+    return (landmark_distances(second_error, first_error) * size / narrowest).mean(dim=1)
+
+
 def jacobian_penalty(image: Tensor, z: Tensor, probe: Tensor) -> Tensor:
     """Hutchinson's estimate of ||df/dz||_F^2 over the size of the state (Bai et al., ICML 2021).
 

@@ -1,7 +1,7 @@
 """How often each face is drawn in training."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -20,11 +20,13 @@ class Draw(NamedTuple):
         epoch: Epoch, from 0.
         position: Place of the sample in the epoch over all processes; with the seed and the epoch it fixes the
             augmentation, so a face that comes twice in an epoch is augmented twice.
+        views: 1, or 2 for the two nearby views of `Augmentation.pair`, which a warm start can go between.
     """
 
     index: int
     epoch: int
     position: int
+    views: int = 1
 
 
 class PoseSampler(Sampler[Draw]):
@@ -40,13 +42,20 @@ class PoseSampler(Sampler[Draw]):
         seed: Seed of every draw.
         rank: This process, from 0.
         world_size: Number of processes.
+        views: Number of views (`Draw`) of the sample at an epoch and a position; None for 1.
 
     Raises:
         OptionError: Weights that cannot be sampled from, no samples, a negative seed, or a rank outside the processes.
     """
 
     def __init__(
-        self, weights: np.ndarray, samples_per_epoch: int, seed: int = 0, rank: int = 0, world_size: int = 1
+        self,
+        weights: np.ndarray,
+        samples_per_epoch: int,
+        seed: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        views: Callable[[int, int], int] | None = None,
     ) -> None:
         weights = np.asarray(weights, dtype=np.float64)
         if weights.ndim != 1 or not np.isfinite(weights).all() or (weights < 0).any() or not weights.sum() > 0:
@@ -62,6 +71,7 @@ class PoseSampler(Sampler[Draw]):
         self.seed = seed
         self.rank = rank
         self.world_size = world_size
+        self.views = views or (lambda epoch, position: 1)
         self.epoch = 0
         self.start = 0
 
@@ -98,7 +108,35 @@ class PoseSampler(Sampler[Draw]):
         faces = np.searchsorted(cumulative / cumulative[-1], points, side="right")
         order = generator.permutation(faces).tolist()
         for position in range(self.start + self.rank, self._padded_samples, self.world_size):
-            yield Draw(order[position % self.samples_per_epoch], self.epoch, position)
+            views = self.views(self.epoch, position)
+            yield Draw(order[position % self.samples_per_epoch], self.epoch, position, views)
+
+
+def share_weights(weights: np.ndarray, numbers: np.ndarray, shares: Sequence[float | None]) -> np.ndarray:
+    """Sampling weights of which some lists have a fixed share.
+
+    Args:
+        weights: (N,) sampling weights, which are kept in proportion within a list and among the lists without a share.
+        numbers: (N,) number of the list of each face.
+        shares: Share of each list in the sum of the weights, or None.
+
+    Returns:
+        (N,) float64, of sum 1.
+
+    Raises:
+        OptionError: Shares that leave nothing to the lists without one.
+    """
+    fixed = np.array([share or 0.0 for share in shares])
+    free = np.array([share is None for share in shares])
+    rest = 1 - fixed.sum()
+    if rest < -1e-9 or (free.any() and rest <= 0):
+        raise OptionError(
+            f"shares of the lists of faces sum to {fixed.sum():g}; they must leave something to the others"
+        )
+    sums = np.bincount(numbers, weights, len(shares))
+    factors = np.where(free, rest / max(sums[free].sum(), np.finfo(float).tiny), fixed / sums)
+    shared = weights * factors[numbers]
+    return shared / shared.sum()
 
 
 def profile_measure(landmarks: np.ndarray) -> np.ndarray:

@@ -10,8 +10,9 @@ from torch.nn import functional as F
 
 from models import LDEQ
 from models.deq import deq, repeat
+from models.rwr import carry_state
 from training.config import TrainingConfig
-from training.losses import jacobian_penalty, landmark_loss
+from training.losses import jacobian_penalty, jitter_loss, landmark_loss
 
 
 @dataclass(frozen=True)
@@ -19,19 +20,28 @@ class StepPlan:
     """What chance decides for a step.
 
     Attributes:
-        depth: untracked evaluations before the tracked one (`jfb` only).
-        warp: (B, 2, 3) moves the state before the tracked evaluation as the next frame of a video would find it, see
-            `torch.nn.functional.affine_grid`; None keeps it.
+        depth: untracked evaluations before the tracked ones (`jfb` only), from zeros.
+        warp: (B, 2, 3) moves the state before the tracked evaluations as the next frame of a video would find it, see
+            `torch.nn.functional.affine_grid`; None keeps it. Not used for pairs.
+        second_depth: untracked evaluations of a pair's second view, from the state of the first.
     """
 
     depth: int
     warp: Tensor | None
+    second_depth: int = 0
+
+
+def is_pair_step(config: TrainingConfig, step: int) -> bool:
+    """Whether the faces of a step have two views, on every process."""
+    return bool(np.random.default_rng((config.seed, step)).random() < config.pair_probability)
 
 
 def draw_plan(config: TrainingConfig, step: int, rank: int, batch_size: int) -> StepPlan:
     """The plan of a step; it depends on nothing but its arguments, so that a resumed run goes on as it would have."""
     generator = np.random.default_rng((config.seed, step, rank))
-    depth = int(generator.integers(config.max_depth + 1))
+    depth = int(generator.integers(config.min_depth, config.max_depth, endpoint=True))
+    if is_pair_step(config, step):
+        return StepPlan(depth, None, int(generator.integers(config.pair_depth, endpoint=True)))
     if generator.random() >= config.warm_start_probability:
         return StepPlan(depth, None)
     warp = np.eye(2, 3) + config.warm_start_jitter * generator.standard_normal((batch_size, 2, 3))
@@ -46,31 +56,56 @@ class TrainingStep(nn.Module):
         self.model = model
         self.config = config
 
-    def forward(self, images: Tensor, landmarks: Tensor, weights: Tensor, plan: StepPlan) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, images: Tensor, landmarks: Tensor, weights: Tensor, plan: StepPlan, motion: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         """The loss and the keypoints of a batch.
 
+        With two views the first is solved without a graph, the second starts from its state, and the loss is that of
+        the second plus the change of the error from the first to the second (`jitter_loss`).
+
         Args:
-            images: (B, 3, S, S).
-            landmarks: (B, K, 2) in [0, 1].
+            images: (B, 3, S, S), or (B, 2, 3, S, S) with two views.
+            landmarks: (B, K, 2) in [0, 1], or (B, 2, K, 2).
             weights: (B,) of the faces in the loss.
             plan: see `draw_plan`.
+            motion: (B, 2, 3) from the first view to the second, see `models.rwr.carry_state`; only for two views.
 
         Returns:
-            A scalar with a graph, and keypoints (B, K, 2) without.
+            A scalar with a graph, and keypoints (B, K, 2), of the second view if there are two, without.
         """
-        embedded = self.model.embed(images)
-        start = self.model.initial_state(embedded)
+        first_error = None
+        carried = None
+        if images.dim() == 5:
+            first_state = self._solve_first(images[:, 0], plan.depth)
+            first_error = self.model.read_out(first_state)[0] - landmarks[:, 0]
+            carried = carry_state(first_state, motion) if self.config.pair_carry == "crop" else first_state
+            images, landmarks = images[:, 1], landmarks[:, 1]
+
+        embedded = self.model.embed(images.contiguous(memory_format=torch.channels_last))
 
         def f(z: Tensor) -> Tensor:
             return self.model.cell(z, embedded)
 
-        z, state = self._solve(f, start, plan)
+        if carried is None:
+            z, state = self._solve(f, self.model.initial_state(embedded), plan)
+        else:
+            z, state = self._solve(f, carried, StepPlan(plan.second_depth, None))
         keypoints, uncertainty, heatmaps = self.model.read_out(state)
         losses = landmark_loss(keypoints, uncertainty, landmarks, heatmaps.shape[-1], self.config.uncertainty_weight)
+        if first_error is not None:
+            change = jitter_loss(first_error, keypoints - landmarks, landmarks, heatmaps.shape[-1])
+            losses = losses + self.config.jitter_weight * change
         loss = (losses * weights).sum() / weights.sum()
         if self.config.jacobian_weight:
             loss = loss + self.config.jacobian_weight * jacobian_penalty(state, z, torch.randn_like(z))
         return loss, keypoints.detach()
+
+    @torch.no_grad()
+    def _solve_first(self, images: Tensor, depth: int) -> Tensor:
+        """The state (B, Z, H, W) of a pair's first view, from zeros, by depth + 1 evaluations."""
+        embedded = self.model.embed(images.contiguous(memory_format=torch.channels_last))
+        return repeat(lambda z: self.model.cell(z, embedded), self.model.initial_state(embedded), depth + 1)
 
     def _solve(self, f: Callable[[Tensor], Tensor], start: Tensor, plan: StepPlan) -> tuple[Tensor, Tensor]:
         """An untracked iterate and the tracked state after it."""

@@ -19,10 +19,11 @@ from small_networks import small_model
 
 import train_LDEQ_WFLW
 from models import LDEQ, load_checkpoint
+from models.rwr import carry_state
 from training.config import PRESETS, TrainingConfig, add_options, from_options
 from training.log import append_row, plot_curves
-from training.losses import NARROWEST_HEATMAP, TYPICAL_FACE, face_size, jacobian_penalty, landmark_loss
-from training.step import StepPlan, TrainingStep, draw_plan, warp_state
+from training.losses import NARROWEST_HEATMAP, TYPICAL_FACE, face_size, jacobian_penalty, jitter_loss, landmark_loss
+from training.step import StepPlan, TrainingStep, draw_plan, is_pair_step, warp_state
 from utils.command_line import run
 
 ROOT = Path(__file__).parents[2]
@@ -108,6 +109,15 @@ def test_the_jacobian_penalty_estimates_the_squared_frobenius_norm_over_the_size
     assert penalty.item() == pytest.approx(matrix.square().sum().item() / 6, rel=0.03)
 
 
+def test_the_jitter_loss_is_the_change_of_the_error_relative_to_the_face():
+    landmarks = torch.tensor([[[0.2, 0.2], [0.5, 0.6]]])  # a box of 0.3 x 0.4
+    first = torch.tensor([[[0.5, 0.5], [0.01, 0.02]]])
+    second = first + torch.tensor([[[0.0, 0.0], [-0.03, 0.04]]])
+    narrowest = NARROWEST_HEATMAP / 32 / math.sqrt(3)
+    loss = jitter_loss(first, second, landmarks, heatmap_size=32)
+    assert loss.item() == pytest.approx(0.5 * 0.05 * TYPICAL_FACE / math.sqrt(0.12) / narrowest, rel=1e-4)
+
+
 # Steps
 
 
@@ -120,6 +130,57 @@ def test_the_plan_of_a_step_depends_on_seed_step_and_rank_alone():
     assert any(plan.warp is not None for plan in plans[0])
     other = [draw_plan(replace(config, seed=1), step, 0, 3).depth for step in range(20)]
     assert other != [plan.depth for plan in plans[0]]
+
+
+def test_pairs_come_as_often_as_asked_on_all_processes_alike():
+    config = TrainingConfig(pair_probability=0.3, pair_depth=2, min_depth=2, max_depth=3)
+    steps = range(400)
+    pairs = [is_pair_step(config, step) for step in steps]
+    assert 0.2 < np.mean(pairs) < 0.4
+    plans = [draw_plan(config, step, rank, 2) for step in steps for rank in (0, 1)]
+    assert {plan.depth for plan in plans} == {2, 3}
+    second = {plan.second_depth for plan, pair in zip(plans, np.repeat(pairs, 2), strict=True) if pair}
+    assert second == {0, 1, 2}
+    assert not any(is_pair_step(TrainingConfig(), step) for step in steps)
+
+
+@pytest.mark.parametrize("carry", ["unchanged", "crop"])
+def test_the_second_view_starts_from_the_state_of_the_first(carry):
+    config = TrainingConfig(pair_probability=1, pair_carry=carry, jitter_weight=0.7)
+    model = small_model().eval()
+    images, landmarks = torch.randn(2, 2, 3, 64, 64), torch.rand(2, 2, 5, 2)
+    motion = torch.eye(2, 3).expand(2, 2, 3).clone()
+    motion[:, 0, 2] = 0.1
+    loss, keypoints = TrainingStep(model, config)(images, landmarks, torch.ones(2), StepPlan(1, None, 0), motion)
+
+    with torch.no_grad():
+        state = torch.zeros(2, model.config.state_channels, 16, 16)
+        first, second = (model.embed(images[:, view]) for view in (0, 1))
+        state = model.cell(model.cell(state, first), first)
+        error = model.read_out(state)[0] - landmarks[:, 0]
+        start = carry_state(state, motion) if carry == "crop" else state
+        expected, uncertainty, _ = model.read_out(model.cell(start, second))
+    torch.testing.assert_close(keypoints, expected)
+    losses = landmark_loss(expected, uncertainty, landmarks[:, 1], 16, config.uncertainty_weight)
+    losses = losses + 0.7 * jitter_loss(error, expected - landmarks[:, 1], landmarks[:, 1], 16)
+    assert loss.item() == pytest.approx(losses.mean().item(), rel=1e-4)
+
+
+def test_a_step_of_pairs_reaches_every_weight():
+    model = small_model().train()
+    step = TrainingStep(model, TrainingConfig(pair_probability=1))
+    motion = torch.eye(2, 3).expand(2, 2, 3)
+    loss, _ = step(torch.randn(2, 2, 3, 64, 64), torch.rand(2, 2, 5, 2), torch.ones(2), StepPlan(2, None, 1), motion)
+    loss.backward()
+    assert all(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in model.parameters())
+
+
+def test_the_learning_rate_warms_up_and_ends_where_it_is_told():
+    config = TrainingConfig(epochs=2, samples_per_epoch=320, batch_size=32, warm_up=0.2, final_learning_rate=0.4)
+    factors = [train_LDEQ_WFLW.learning_rate_factor(step, config) for step in range(21)]
+    np.testing.assert_allclose(factors[:5], [0.25, 0.5, 0.75, 1, 1])
+    assert factors[12] == pytest.approx(0.7)  # half way between 1 and 0.4
+    assert factors[20] == pytest.approx(0.4)
 
 
 def test_the_identity_leaves_a_state_and_a_shift_moves_it():
@@ -186,11 +247,27 @@ def test_options_that_are_not_named_are_the_presets():
 
 
 @pytest.mark.parametrize(
-    "option", ["--epochs=0", "--ema_decay=2", "--pose_boost=0.5", "--max_depth=-1", "--samples_per_epoch=1"]
+    "option",
+    [
+        "--epochs=0",
+        "--ema_decay=2",
+        "--pose_boost=0.5",
+        "--max_depth=-1",
+        "--pair_probability=2",
+        "--jitter_weight=-1",
+        "--samples_per_epoch=1",
+    ],
 )
 def test_an_option_out_of_range_is_named(option):
     with pytest.raises(ValueError, match=option.split("=")[0]):
         parse(option)
+
+
+def test_options_that_do_not_go_together_are_named():
+    with pytest.raises(ValueError, match=r"--max_depth .* --min_depth"):
+        parse("--min_depth=3", "--max_depth=2")
+    with pytest.raises(ValueError, match=r"--pair_probability .* ift"):
+        parse("--pair_probability=0.5", "--gradient=ift")
 
 
 def test_the_log_replaces_epochs_that_are_done_again_and_draws_its_curves(tmp_path):
@@ -206,7 +283,10 @@ def test_the_log_replaces_epochs_that_are_done_again_and_draws_its_curves(tmp_pa
 
 
 def test_a_killed_run_that_is_resumed_ends_with_the_same_weights(train, precropped_wflw, tmp_path):
-    options = ["--dataset_path", precropped_wflw, "--epochs", "3", "--samples_per_epoch", "8", "--save_minutes", "0"]
+    options = [
+        "--dataset_path", precropped_wflw, "--more_faces", f"{precropped_wflw}:test=0.3", "--epochs", "3",
+        "--samples_per_epoch", "8", "--save_minutes", "0", "--pair_probability", "0.5",
+    ]  # fmt: skip
     assert train(*options, "--output_folder", tmp_path / "whole").status == 0
 
     folder = tmp_path / "killed"

@@ -6,11 +6,12 @@ import torch
 from torch.utils.data import DataLoader
 
 from datasets.wflw import read_faces
+from training import turned_quality
 from training.augmentation import Augmentation
 from training.augmentation_config import AugmentationConfig
-from training.data import DISAGREEMENT_COLUMN, TrainingFaces, label_weight, read_training_lists
-from training.sampling import Draw, PoseSampler, pose_weights, profile_measure
-from utils.errors import InputError
+from training.data import DISAGREEMENT_COLUMN, FaceList, TrainingFaces, label_weight, read_training_lists
+from training.sampling import Draw, PoseSampler, pose_weights, profile_measure, share_weights
+from utils.errors import InputError, OptionError
 from utils.images import IMAGENET_MEAN, IMAGENET_STD
 from utils.processes import initialise_worker
 
@@ -73,13 +74,60 @@ def test_image_is_normalised_as_for_imagenet(precropped_wflw):
     assert pixels.max() < 255.5
 
 
-def test_two_views_are_independent_pictures_of_nearly_the_same_crop(precropped_wflw):
-    sample = TrainingFaces(read_faces(precropped_wflw, "train"), AUGMENTATION, views=2)[1]
+def test_two_views_are_different_pictures_of_nearly_the_same_crop(precropped_wflw):
+    sample = TrainingFaces(read_faces(precropped_wflw, "train"), AUGMENTATION)[Draw(1, 0, 1, views=2)]
     assert sample.image.shape == (2, 3, SIZE, SIZE)
     assert sample.landmarks.shape == (2, 98, 2)
     assert sample.weight.shape == ()
     assert 0 < (sample.landmarks[0] - sample.landmarks[1]).abs().max() < 0.2
     assert not torch.equal(sample.image[0], sample.image[1])
+    moved = sample.landmarks[0] @ sample.motion[:, :2].T + sample.motion[:, 2]
+    torch.testing.assert_close(moved, sample.landmarks[1], atol=1e-5, rtol=0)
+
+
+def test_the_sampler_asks_for_views_by_epoch_and_position_on_every_process():
+    def views(epoch: int, position: int) -> int:
+        return 1 + (epoch + position // 4) % 2
+
+    for rank in range(2):
+        sampler = PoseSampler(np.ones(5), 16, rank=rank, world_size=2, views=views)
+        sampler.set_epoch(1)
+        assert [draw.views for draw in sampler] == [2, 2, 1, 1, 2, 2, 1, 1]
+
+
+def test_a_list_is_named_with_its_root_and_perhaps_its_share():
+    assert FaceList.parse("a:b/c:train") == FaceList(Path("a:b/c"), "train", None)
+    assert FaceList.parse("faces:train=0.25") == FaceList(Path("faces"), "train", 0.25)
+    for text in ("train", ":train", "faces:", "faces:train=", "faces:train=1", "faces:train=x", "faces:train=nan"):
+        with pytest.raises(InputError, match="ROOT:SPLIT"):
+            FaceList.parse(text)
+
+
+def test_shares_are_kept_and_the_rest_is_divided_by_weight():
+    weights = np.array([1.0, 3, 5, 5, 2, 2])
+    numbers = np.array([0, 0, 1, 1, 2, 2])
+    shared = share_weights(weights, numbers, [None, 0.5, None])
+    np.testing.assert_allclose(shared, [0.0625, 0.1875, 0.25, 0.25, 0.125, 0.125])
+    np.testing.assert_allclose(share_weights(weights, numbers, [None] * 3), weights / 18)
+    with pytest.raises(OptionError, match="sum to 1"):
+        share_weights(weights, numbers, [None, 0.5, 0.5])
+
+
+def test_turned_faces_beyond_sixty_degrees_weigh_less(precropped_wflw, tmp_path):
+    folder = tmp_path / "WFLW_images" / "turned"
+    folder.mkdir(parents=True)
+    for name in ("00000_40_a.jpg", "00001_-85_b_c.jpg"):
+        (folder / name).touch()
+    assert turned_quality.write_quality(tmp_path) == 2
+    assert (tmp_path / "label_quality.tsv").read_text().splitlines()[1:] == [
+        "turned/00000_40_a.jpg\t2.0000",
+        "turned/00001_-85_b_c.jpg\t5.0000",
+    ]
+    assert label_weight(turned_quality.label_disagreement(85)) == pytest.approx(0.4)
+    assert label_weight(turned_quality.label_disagreement(72.5)) == pytest.approx(0.7)
+    (folder / "c.jpg").touch()
+    with pytest.raises(InputError, match=r"c\.jpg"):
+        turned_quality.write_quality(tmp_path)
 
 
 def test_sampling_follows_the_weights_to_within_one_draw():
@@ -163,8 +211,9 @@ def test_lists_are_joined_with_the_quality_of_their_labels(precropped_wflw, raw_
     write_quality(
         precropped_wflw, f"image\tsplit\t{DISAGREEMENT_COLUMN}\ntrain_1.png\ttrain\t4.0\ntrain_2.png\ttrain\t1\n"
     )
-    faces, weights = read_training_lists([(precropped_wflw, "train"), (raw_wflw, "train")])
+    faces, weights, numbers = read_training_lists([FaceList(precropped_wflw, "train"), FaceList(raw_wflw, "train")])
     assert len(faces) == 12
+    assert numbers.tolist() == [0] * 6 + [1] * 6
     np.testing.assert_array_equal(weights, [1, 0.5] + [1] * 10)
     assert TrainingFaces(faces, AUGMENTATION, weights)[1].weight == 0.5
 
@@ -181,7 +230,7 @@ def test_lists_are_joined_with_the_quality_of_their_labels(precropped_wflw, raw_
 def test_damaged_quality_file_is_an_error_with_its_line(precropped_wflw, text, message):
     write_quality(precropped_wflw, text)
     with pytest.raises(InputError, match=message):
-        read_training_lists([(precropped_wflw, "train")])
+        read_training_lists([FaceList(precropped_wflw, "train")])
 
 
 def test_no_faces_is_an_error(precropped_wflw):
@@ -191,7 +240,7 @@ def test_no_faces_is_an_error(precropped_wflw):
         TrainingFaces([], AUGMENTATION)
     (precropped_wflw / "train.txt").write_text("\n")
     with pytest.raises(InputError, match=r"train\.txt"):
-        read_training_lists([(precropped_wflw, "train")])
+        read_training_lists([FaceList(precropped_wflw, "train")])
 
 
 def test_label_line_of_the_wrong_width_is_an_error_with_its_line(precropped_wflw):
@@ -199,7 +248,7 @@ def test_label_line_of_the_wrong_width_is_an_error_with_its_line(precropped_wflw
     lines = path.read_text().splitlines()
     path.write_text("\n".join([lines[0], lines[1].rsplit(" ", 1)[0]]))
     with pytest.raises(InputError, match=r"train.txt, line 2: .*195"):
-        read_training_lists([(precropped_wflw, "train")])
+        read_training_lists([FaceList(precropped_wflw, "train")])
 
 
 def test_corrupt_image_is_an_error_that_names_it(precropped_wflw):
@@ -220,7 +269,7 @@ def test_face_that_cannot_be_cropped_is_an_error_that_names_its_image(precropped
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"views": 3}, "views"), ({"seed": -1}, "seed"), ({"weights": np.ones(2)}, "label weights")],
+    [({"seed": -1}, "seed"), ({"weights": np.ones(2)}, "label weights")],
 )
 def test_wrong_dataset_option_is_an_error_that_names_it(precropped_wflw, options, message):
     with pytest.raises(InputError, match=message):
@@ -238,14 +287,14 @@ def test_wrong_dataset_option_is_an_error_that_names_it(precropped_wflw, options
     ],
 )
 def test_wrong_sampler_option_is_an_error_that_names_it(options, message):
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(OptionError, match=message):
         PoseSampler(**{"weights": np.ones(3), "samples_per_epoch": 4, **options})
 
 
 def test_start_that_no_run_can_have_reached_is_an_error():
     sampler = PoseSampler(np.ones(3), 8, world_size=2)
     for start in (-2, 3, 10):
-        with pytest.raises(InputError, match=f"start {start}"):
+        with pytest.raises(OptionError, match=f"start {start}"):
             sampler.set_epoch(0, start)
-    with pytest.raises(InputError, match="boost"):
+    with pytest.raises(OptionError, match="boost"):
         pose_weights(faces_with_nose_at(np.array([0.5])), boost=0.5)
