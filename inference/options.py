@@ -1,4 +1,8 @@
-"""What the command lines say of the network in use: weights, device, precision."""
+"""What the command lines say of the network in use: weights, device, precision.
+
+Nothing here loads torch, so that a script answers `--help` and a wrong option at once. The names are those of the
+registries of the other rooms; `tests/inference/test_options.py` holds them to it.
+"""
 
 import argparse
 from pathlib import Path
@@ -6,6 +10,14 @@ from pathlib import Path
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
 PRECISIONS = ("fp32", "bf16")
+
+SOLVERS = ("fixed_point", "anderson", "broyden")
+
+STOP_RULES = ("sample", "batch")
+
+RWR_VARIANTS = ("faithful", "damped", "steady")
+
+CROPS = ("original", "exact", "steady")
 
 SHIPPED_WEIGHTS = Path(__file__).resolve().parents[1] / "weights" / "ldeq_mini.safetensors"
 
