@@ -1,68 +1,193 @@
-"""What the scripts share on the command line: their own types of option, and how they end on bad input."""
+"""What the scripts share on the command line: their own types of option, and how they end on bad input.
+
+Free of torch and NumPy, so that `--help` and a wrong option answer at once.
+"""
 
 import argparse
+import contextlib
+import math
+import os
 import sys
 from collections.abc import Callable
+from typing import Any, TextIO, cast
 
 from utils.errors import UserError
 
-
-def positive_integer(text: str) -> int:
-    """An argparse type: an integer of at least 1."""
-    return _integer_from(text, 1)
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells have it."""
 
 
-def non_negative_integer(text: str) -> int:
-    """An argparse type: an integer of at least 0."""
-    return _integer_from(text, 0)
+def integer_in(lowest: int, highest: int) -> Callable[[str], int]:
+    """An argparse type: an integer from `lowest` to `highest`, both included."""
+
+    def parse(text: str) -> int:
+        try:
+            # int() takes 1_000 too, and refuses thousands of digits with an error of its own.
+            value = int(text) if len(text) <= 20 and "_" not in text else None
+        except ValueError:
+            value = None
+        if value is None or not lowest <= value <= highest:
+            raise argparse.ArgumentTypeError(f"must be an integer from {lowest} to {highest}, not {_shorten(text)!r}")
+        return value
+
+    return parse
 
 
-def _integer_from(text: str, lowest: int) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = None
-    if value is None or value < lowest:
-        raise argparse.ArgumentTypeError(f"must be an integer of at least {lowest}, not {text!r}")
-    return value
+def number_in(lowest: float, highest: float, above: bool = False) -> Callable[[str], float]:
+    """An argparse type: a finite number from `lowest` to `highest`; with `above` greater than `lowest`."""
+
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        # Put so that NaN is refused too.
+        if not ((lowest < value if above else lowest <= value) and value <= highest):
+            least = f"above {lowest:g} and" if above else f"from {lowest:g} and"
+            raise argparse.ArgumentTypeError(f"must be a number {least} at most {highest:g}, not {_shorten(text)!r}")
+        return value
+
+    return parse
+
+
+# Upper bounds that no sensible use meets: what exceeds them would hang or run out of memory instead of being refused.
+
+positive_integer = integer_in(1, 1_000_000)
+
+non_negative_integer = integer_in(0, 1_000_000)
+
+worker_count = integer_in(0, 512)
+
+evaluation_budget = integer_in(1, 100_000)
+
+seed = integer_in(0, 2**63 - 1)
+"""As torch and NumPy take it."""
+
+positive_number = number_in(0, 1e9, above=True)
+
+non_negative_number = number_in(0, 1e9)
+
+share = number_in(0, 1)
 
 
 def true_or_false(text: str) -> bool:
     """An argparse type: the words true and false, as the flags of the original release take them."""
     values = {"true": True, "false": False}
     if text.lower() not in values:
-        raise argparse.ArgumentTypeError(f"must be true or false, not {text!r}")
+        raise argparse.ArgumentTypeError(f"must be true or false, not {_shorten(text)!r}")
     return values[text.lower()]
+
+
+def _shorten(text: str) -> str:
+    return text if len(text) <= 60 else text[:60] + "..."
 
 
 def run(command: Callable[[], int | None]) -> int:
     """Run a script, for `sys.exit`.
 
+    What cannot be printed, because a pipe is closed or a disk full, does not end the script: its files matter more.
+
     Args:
         command: The script; it may return an exit status.
 
     Returns:
-        Exit status: that of the script, 0 where it names none, or 2 after one line on stderr for what the user can mend
-        (`UserError`, OSError); under torchrun one line from all processes. Any other exception is a bug and goes on.
+        Exit status: that of the script, 0 where it names none; 2 after one line on stderr for what the user can mend
+        (`UserError`, OSError, under torchrun one line from all processes) and where stdout could not be written;
+        130 after Ctrl-C. Any other exception is a bug and goes on.
     """
+    output, messages = _Output(sys.stdout, 1), _Output(sys.stderr, 2)
+    sys.stdout, sys.stderr = cast(TextIO, output), cast(TextIO, messages)
+    status = 0
     try:
-        return command() or 0
+        status = command() or 0
+    except SystemExit as end:  # argparse, after --help or a wrong option
+        status = end.code if isinstance(end.code, int) else int(end.code is not None)
     except (UserError, OSError) as error:
-        # Loaded here, since torch is slow to load and `--help` does without it.
-        from utils.processes import is_first_report
-
-        if is_first_report():
+        if _is_first_report():
             print(f"error: {error_text(error)}", file=sys.stderr)
-        return 2
+        status = 2
+    except KeyboardInterrupt:
+        print("\nstopped by Ctrl-C", file=sys.stderr)
+        status = INTERRUPTED
     finally:
+        output.flush()
+        if output.failure is not None and not isinstance(output.failure, BrokenPipeError):
+            print(f"error: stdout: cannot be written ({output.failure.strerror}); free some space", file=sys.stderr)
+            status = status or 2
+        messages.flush()
+        sys.stdout, sys.stderr = output.stream, messages.stream
         if "torch" in sys.modules:
             from utils.processes import leave
 
             leave()
+    return status
+
+
+class _Output:
+    """A standard stream that goes on in silence once it cannot be written any more.
+
+    Attributes:
+        stream: The stream behind it; None if it was closed from the start.
+        failure: Why it cannot be written.
+    """
+
+    def __init__(self, stream: TextIO | None, descriptor: int):
+        self.stream = stream
+        self.failure: OSError | None = None
+        self._descriptor = descriptor
+        if stream is None:
+            # Else the next file that is opened would get what libraries print.
+            self._leave_to_nobody()
+
+    def write(self, text: str) -> int:
+        # File names may hold what the encoding of a terminal, or any, does not have.
+        encoding = getattr(self.stream, "encoding", None) or "utf-8"
+        printable = text.encode(encoding, "backslashreplace").decode(encoding)
+        self._attempt(lambda stream: stream.write(printable))
+        return len(text)
+
+    def flush(self) -> None:
+        self._attempt(lambda stream: stream.flush())
+
+    def _attempt(self, use: Callable[[TextIO], Any]) -> None:
+        if self.stream is None or self.failure is not None:
+            return
+        try:
+            use(self.stream)
+        except OSError as error:
+            self.failure = error
+            # What is still in the buffer goes nowhere when Python ends.
+            with contextlib.suppress(OSError, ValueError):
+                if self.stream.fileno() == self._descriptor:
+                    self._leave_to_nobody()
+
+    def _leave_to_nobody(self) -> None:
+        with contextlib.suppress(OSError):
+            nobody = os.open(os.devnull, os.O_RDWR)
+            if nobody != self._descriptor:
+                os.dup2(nobody, self._descriptor)
+                os.close(nobody)
+
+    def isatty(self) -> bool:
+        return self.stream is not None and self.stream.isatty()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.stream, name)
+
+
+def _is_first_report() -> bool:
+    # Without torchrun nobody else reports, and torch, which is slow to load, may not be needed at all.
+    if "TORCHELASTIC_RUN_ID" not in os.environ:
+        return True
+    from utils.processes import is_first_report
+
+    return is_first_report()
 
 
 def error_text(error: Exception) -> str:
     """The message of an error in one line, freed from the traceback that a worker of a DataLoader wraps it in."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}; check the file or folder"
     lines = str(error).splitlines()
     name = type(error).__name__
     if len(lines) > 1 and lines[0].startswith(f"Caught {name} in "):

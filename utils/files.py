@@ -1,33 +1,145 @@
-"""What an evaluation leaves behind: predictions, scores, tables."""
+"""Writing files: aside in the same folder, then renamed, so that a file is there whole or not at all.
+
+A full disk, a missing permission or a folder in the file's place is an `OutputError` that names the file; what was
+there before is intact. `locked_folder` keeps two runs out of one folder, `protect_inputs` keeps results off inputs.
+"""
 
 import csv
+import errno
 import io
 import json
+import os
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from matplotlib.figure import Figure
+from typing import IO, TYPE_CHECKING, Any
 
 from utils.errors import OutputError
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# NumPy and matplotlib are imported where they are used: the scripts parse their arguments without them.
+
 DOTS_PER_INCH = 150
 
+LOCK_FILE = ".run.lock"
 
-def prepare_output_folder(folder: Path) -> None:
-    """Make a folder for results, and make sure before a long run that it can be written to.
+
+def aside_of(path: Path) -> Path:
+    """Where a file is written before it gets its name."""
+    return path.with_name(path.name + ".part")
+
+
+class Aside:
+    """A file in the making, for what is written bit by bit; see `write_aside` for the rest.
+
+    The constructor makes the folders and an empty file aside, so that a path that cannot be written is found before
+    the work begins.
+
+    Args:
+        path: The file.
+
+    Attributes:
+        path: The file.
+        part: The file aside, to be written to.
 
     Raises:
-        OutputError: If it cannot.
+        OutputError: If the file cannot be written.
     """
+
+    def __init__(self, path: Path):
+        self.path = path
+        with written(path):
+            if path.is_dir():
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self.part = aside_of(path)
+            # Never through a link that somebody left there.
+            self.part.unlink(missing_ok=True)
+            self.part.touch()
+
+    def commit(self, durable: bool = False) -> None:
+        """Give the file its name.
+
+        Args:
+            durable: Wait until the content is on the disk, so that it outlives a power cut.
+
+        Raises:
+            OutputError: If this fails; nothing is left aside.
+        """
+        try:
+            with written(self.path):
+                if durable:
+                    with self.part.open("rb+") as file:
+                        os.fsync(file.fileno())
+                self.part.replace(self.path)
+        finally:
+            self.discard()
+
+    def discard(self) -> None:
+        """Remove what was written aside."""
+        with suppress(OSError):
+            self.part.unlink(missing_ok=True)
+
+
+@contextmanager
+def write_aside(path: Path, durable: bool = False) -> Iterator[Path]:
+    """Write a file in one go: aside inside the `with` block, renamed at its end, removed after an error.
+
+    Args:
+        path: The file.
+        durable: See `Aside.commit`.
+
+    Yields:
+        The path to write to.
+
+    Raises:
+        OutputError: If the file cannot be written; any OSError inside the block counts as that.
+    """
+    aside = Aside(path)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
+        with written(path):
+            yield aside.part
+    except BaseException:
+        aside.discard()
+        raise
+    aside.commit(durable)
+
+
+@contextmanager
+def written(path: Path) -> Iterator[None]:
+    """Turn an OSError inside the `with` block into an `OutputError` that names the file."""
+    try:
+        yield
     except OSError as error:
-        raise cannot_write(folder, error) from error
+        raise cannot_write(path, error) from error
+
+
+def cannot_write(path: Path, error: OSError) -> OutputError:
+    """The error to raise when a file cannot be written."""
+    advice = "free some space" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "choose another place"
+    return OutputError(f"{path}: cannot be written ({error.strerror or error}); {advice}")
+
+
+def write_bytes(path: Path, content: bytes | memoryview, durable: bool = False) -> None:
+    """Write bytes. What a library saves goes through memory first: on a full disk many raise errors of their own.
+
+    Raises:
+        OutputError: If the file cannot be written.
+    """
+    with write_aside(path, durable) as part:
+        part.write_bytes(content)
+
+
+def write_text(path: Path, text: str, durable: bool = False) -> None:
+    """Write text as UTF-8.
+
+    Raises:
+        OutputError: If the file cannot be written.
+    """
+    write_bytes(path, text.encode("utf-8", "backslashreplace"), durable)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
@@ -36,7 +148,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
     Raises:
         OutputError: If the file cannot be written.
     """
-    _write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
+    write_text(path, json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def write_csv(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
@@ -50,41 +162,130 @@ def write_csv(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
         OutputError: If the file cannot be written.
     """
     lines = [csv_line(columns), *(csv_line(row) for row in zip(*columns.values(), strict=True))]
-    _write_text(path, "".join(lines))
+    write_text(path, "".join(lines))
 
 
 def csv_line(values: Iterable[Any]) -> str:
-    """A line of a table with its end, as `write_csv` writes it."""
+    """A line of a table with its end, for tables that grow."""
     line = io.StringIO()
     csv.writer(line, lineterminator="\n").writerow([_cell(value) for value in values])
     return line.getvalue()
 
 
 def _cell(value: Any) -> str:
-    if not isinstance(value, float | np.floating):
+    # NumPy's float64 is a float, its float32 has the type's name only.
+    if not isinstance(value, float) and not type(value).__name__.startswith("float"):
         return str(value)
-    return "" if np.isnan(value) else f"{value:.9g}"
+    return "" if value != value else f"{value:.9g}"
 
 
-def _write_text(path: Path, text: str) -> None:
-    try:
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise cannot_write(path, error) from error
+def write_arrays(path: Path, durable: bool = False, **arrays: Any) -> None:
+    """Write NumPy arrays by their names as a compressed .npz.
+
+    Raises:
+        OutputError: If the file cannot be written.
+    """
+    import numpy as np
+
+    # An open file, since NumPy would add a suffix to a name.
+    with write_aside(path, durable) as part, part.open("wb") as file:
+        np.savez_compressed(file, **arrays)
 
 
-def cannot_write(path: Path, error: OSError) -> OutputError:
-    """The error to raise when a result cannot be written."""
-    return OutputError(f"{path}: cannot be written ({error.strerror}); choose another output folder")
-
-
-def save_figure(figure: Figure, path: Path) -> None:
+def save_figure(figure: "Figure", path: Path) -> None:
     """Write a figure as PNG.
 
     Raises:
         OutputError: If the file cannot be written.
     """
+    with write_aside(path) as part:
+        figure.savefig(part, dpi=DOTS_PER_INCH, format="png")
+
+
+def prepare_output_folder(folder: Path) -> None:
+    """Make a folder for results, and make sure before a long run that it can be written to.
+
+    Raises:
+        OutputError: If it cannot.
+    """
+    with written(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+
+
+@contextmanager
+def locked_folder(folder: Path) -> Iterator[None]:
+    """Make a folder for results and keep a second run out of it until this one has ended, in whatever way.
+
+    Raises:
+        OutputError: If another run has it, or it cannot be written to.
+    """
+    prepare_output_folder(folder)
+    path = folder / LOCK_FILE
+    with written(path):
+        file = _lock(folder, path)
     try:
-        figure.savefig(path, dpi=DOTS_PER_INCH)
-    except OSError as error:
-        raise cannot_write(path, error) from error
+        yield
+    finally:
+        # Before the lock ends, so that nobody else's file is removed.
+        with suppress(OSError):
+            path.unlink()
+        file.close()
+
+
+def _lock(folder: Path, path: Path) -> IO[bytes]:
+    while True:
+        file = path.open("ab")
+        try:
+            # A lock of the process, which its children, such as workers that outlive it for a moment, do not hold.
+            import fcntl
+
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except ImportError:
+            return file  # an operating system without such locks
+        except OSError as error:
+            if error.errno in (errno.EAGAIN, errno.EACCES):
+                file.close()
+                raise OutputError(
+                    f"{folder}: another run is writing into this folder; wait for it, or choose another"
+                ) from None
+            return file  # a network file system without locks
+        with suppress(FileNotFoundError):
+            if os.path.samestat(path.stat(), os.fstat(file.fileno())):
+                return file
+        # The run before has removed the file between the two steps.
+        file.close()
+
+
+def protect_inputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
+    """Make sure, before anything is opened for writing, that no output replaces an input or another output.
+
+    Files and folders are compared by device and inode, so that symbolic and hard links are seen through; of outputs
+    that do not exist yet, by their resolved paths.
+
+    Args:
+        outputs: Files and folders that will be written; `.part` files included without being named.
+        inputs: Files and folders that must stay as they are; those that do not exist are left out.
+
+    Raises:
+        OutputError: If one would; the message names both.
+    """
+    kept = {identity: path for path in inputs if (identity := _identity(path)) is not None}
+    targets: dict[Path, Path] = {}
+    for output in outputs:
+        for path in (output, aside_of(output)) if output.name else (output,):
+            if (identity := _identity(path)) in kept:
+                raise OutputError(f"{output}: would replace the input {kept[identity]}; choose another place")
+        target = Path(os.path.realpath(output))
+        if target in targets:
+            raise OutputError(f"{output}: would be written twice, also as {targets[target]}; choose another name")
+        targets[target] = output
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return None
+    return status.st_dev, status.st_ino

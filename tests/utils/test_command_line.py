@@ -1,12 +1,29 @@
 import argparse
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from torch.utils.data import DataLoader, Dataset
 
 from datasets.images import read_image
-from utils.command_line import error_text, non_negative_integer, positive_integer, run
+from utils.command_line import (
+    error_text,
+    evaluation_budget,
+    non_negative_integer,
+    non_negative_number,
+    positive_integer,
+    positive_number,
+    run,
+    seed,
+    share,
+    true_or_false,
+    worker_count,
+)
 from utils.errors import InputError
+
+ROOT = Path(__file__).parents[2]
 
 
 class Images(Dataset):
@@ -20,7 +37,7 @@ class Images(Dataset):
         return read_image(self.paths[index])
 
 
-def fail_with(error: Exception):
+def fail_with(error: BaseException):
     def command() -> None:
         raise error
 
@@ -40,6 +57,7 @@ def test_bad_input_is_exit_status_2_and_one_line(capsys: pytest.CaptureFixture):
 def test_an_error_that_another_process_has_told_is_silent(
     capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
     monkeypatch.setattr("utils.processes.is_first_report", lambda: False)
     assert run(fail_with(InputError("WFLW: no such dataset folder"))) == 2
     assert capsys.readouterr().err == ""
@@ -61,8 +79,107 @@ def test_the_message_of_an_error_in_a_worker_comes_without_the_workers_traceback
     assert error_text(wrapped.value) == error_text(plain.value) == str(plain.value)
 
 
-def test_integers_below_the_lowest_are_refused():
-    assert (positive_integer("1"), non_negative_integer("0")) == (1, 0)
-    for parse, text in ((positive_integer, "0"), (non_negative_integer, "-1"), (positive_integer, "2.5")):
-        with pytest.raises(argparse.ArgumentTypeError, match=f"at least [01], not '{text}'"):
-            parse(text)
+@pytest.mark.parametrize(
+    ("parse", "text"),
+    [
+        (positive_integer, "0"),
+        (positive_integer, "2.5"),
+        (positive_integer, "1_000"),
+        (positive_integer, "1000000000000"),
+        (positive_integer, "9" * 5000),
+        (non_negative_integer, "-1"),
+        (worker_count, "1000000000"),
+        (evaluation_budget, "1000000000"),
+        (seed, str(2**70)),
+        (positive_number, "0"),
+        (positive_number, "nan"),
+        (positive_number, "inf"),
+        (positive_number, "1e300"),
+        (non_negative_number, "-0.1"),
+        (share, "1.01"),
+        (share, "half"),
+        (true_or_false, "yes"),
+    ],
+)
+def test_a_value_outside_its_range_is_refused(parse: Callable[[str], object], text: str):
+    with pytest.raises(argparse.ArgumentTypeError, match="must be"):
+        parse(text)
+
+
+def test_the_bounds_themselves_are_taken():
+    assert (positive_integer("1"), non_negative_integer("0"), seed(str(2**63 - 1))) == (1, 0, 2**63 - 1)
+    assert (non_negative_number("0"), share("1"), positive_number("1e-9")) == (0, 1, 1e-9)
+
+
+def test_the_message_about_a_wrong_value_stays_short():
+    with pytest.raises(argparse.ArgumentTypeError) as error:
+        positive_integer("9" * 5000)
+    assert len(str(error.value)) < 200
+
+
+PRINTS_THEN_WRITES = """
+import sys
+from pathlib import Path
+from utils.command_line import run
+
+def main():
+    for _ in range(20000):
+        print("NME %: 3.95")
+    Path(sys.argv[1]).write_text("whole")
+
+sys.exit(run(main))
+"""
+
+
+def run_in_shell(tail: str, result: Path, script: str = PRINTS_THEN_WRITES) -> subprocess.CompletedProcess:
+    command = f"set -o pipefail; '{sys.executable}' -c '{script}' {result} {tail}"
+    return subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=ROOT, timeout=60)
+
+
+@pytest.mark.parametrize(
+    ("tail", "status", "message"),
+    [
+        ("| head -1", 0, ""),
+        ("> /dev/full", 2, "error: stdout: cannot be written (No space left on device); free some space\n"),
+        (">&-", 0, ""),
+        (">&- 2>&-", 0, ""),
+        ("2> /dev/full > /dev/null", 0, ""),
+    ],
+)
+def test_a_script_whose_output_nobody_takes_still_does_its_work(tail: str, status: int, message: str, tmp_path: Path):
+    ended = run_in_shell(tail, tmp_path / "result")
+    assert (ended.returncode, ended.stderr) == (status, message)
+    assert (tmp_path / "result").read_text() == "whole"
+
+
+def test_help_into_a_full_disk_is_no_success(tmp_path: Path):
+    script = """
+import argparse, sys
+from utils.command_line import run
+sys.exit(run(lambda: argparse.ArgumentParser().parse_args(["--help"])))
+"""
+    assert run_in_shell("> /dev/full", tmp_path, script).returncode == 2
+
+
+def test_ctrl_c_is_status_130_and_no_traceback(capsys: pytest.CaptureFixture):
+    assert run(fail_with(KeyboardInterrupt())) == 130
+    assert capsys.readouterr().err == "\nstopped by Ctrl-C\n"
+
+
+def test_a_file_name_that_is_no_text_can_be_printed(capsys: pytest.CaptureFixture):
+    assert run(lambda: print("\udcff.jpg")) == 0
+    assert capsys.readouterr().out == "\\udcff.jpg\n"
+
+
+def test_an_error_of_the_operating_system_names_the_file(capsys: pytest.CaptureFixture, tmp_path: Path):
+    assert run(lambda: (tmp_path / "gone").read_text()) == 2
+    assert (
+        capsys.readouterr().err == f"error: {tmp_path / 'gone'}: No such file or directory; check the file or folder\n"
+    )
+
+
+def test_the_command_line_needs_neither_torch_nor_numpy():
+    script = (
+        "import sys, utils.command_line, utils.errors, utils.files; print({'torch', 'numpy', 'cv2'} & set(sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT).stdout == "set()\n"
