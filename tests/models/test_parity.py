@@ -1,3 +1,5 @@
+import copy
+
 """Small checkpoints in the original release's format, and what the original computed from them (numbers only)."""
 
 from dataclasses import replace
@@ -15,6 +17,8 @@ from solvers import AndersonConfig, BroydenConfig
 CASES = sorted(
     path.name.removesuffix(".pth.tar") for path in (Path(__file__).parents[1] / "data/parity").glob("*.pth.tar")
 )
+# Two processors round float32 differently; where Anderson over-relaxes (beta 2) that alone moves keypoints by 1e-5.
+FLOAT32_TOLERANCE = 2e-5
 FILLING_EVALUATIONS = {AndersonConfig: 2, BroydenConfig: 1}
 
 
@@ -47,10 +51,16 @@ def iterations(model: LDEQ, output: LDEQOutput) -> list[int]:
     return (output.solution.evals - FILLING_EVALUATIONS.get(type(model.config.solver), 0)).tolist()
 
 
+def test_in_double_precision_the_batch_rule_gives_the_originals_keypoints(case):
+    model, expected, frame1, _ = case
+    output = run(batch_rule(copy.deepcopy(model).double()), frame1.double())
+    assert np.abs(output.keypoints.numpy() - expected["keypoints_batch"]).max() < 1e-5
+
+
 def test_the_batch_rule_gives_the_originals_keypoints_state_and_iterations(case):
     model, expected, frame1, _ = case
     output = run(batch_rule(model), frame1)
-    assert np.abs(output.keypoints.numpy() - expected["keypoints_batch"]).max() < 1e-5
+    assert np.abs(output.keypoints.numpy() - expected["keypoints_batch"]).max() < FLOAT32_TOLERANCE
     assert np.abs(output.z_star.numpy()[:, ::16, ::8, ::8] - expected["z_star_batch_sub"]).max() < 1e-4
     assert iterations(model, output) == [expected["n_iters_batch"]] * 2
 
