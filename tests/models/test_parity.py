@@ -1,7 +1,6 @@
-import copy
-
 """Small checkpoints in the original release's format, and what the original computed from them (numbers only)."""
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 
