@@ -20,7 +20,7 @@ Landmarks go to --landmarks, JSON Lines or CSV (inference/landmark_files.py), by
 import argparse
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from itertools import chain
 from pathlib import Path
@@ -42,7 +42,7 @@ from models import LDEQ
 from models.rwr import VARIANTS
 from utils.command_line import run, true_or_false
 from utils.crops import CROP_RULES, CropRule
-from utils.drawing import COLOURS, draw_face
+from utils.drawing import draw_faces
 from utils.errors import CheckpointError, InputError
 from utils.geometry import box_to_crop
 from utils.side_by_side import JitterMeter, side_by_side
@@ -157,7 +157,7 @@ def run_pictures(source: Source, model: LDEQ, writer: LandmarkWriter, args: argp
         faces = [Face(face, found) for face, found in zip(boxes, predictor(picture, list(boxes.values())), strict=True)]
         write_faces(writer, number, faces, {"image": path.name})
         count, without = count + len(faces), without + (not faces)
-        overlay = draw_faces(picture, faces)
+        overlay = draw(picture, faces)
         if args.save:
             write_picture(overlay_path(args.save, path) if source.kind == "folder" else args.save, overlay)
         if args.show and show(source.name, overlay, wait=True):
@@ -199,7 +199,7 @@ def run_video(source: Source, model: LDEQ, writer: LandmarkWriter, args: argpars
                     boxes = {face.number: face.landmarks.box for face in faces}
                     overlay = compare(frame, {NO_RWR: afresh.step(frame, boxes), RWR: faces}, meters)
                 else:
-                    overlay = draw_faces(frame, faces)
+                    overlay = draw(frame, faces)
                 if overlays:
                     overlays.write(overlay)
                 if args.show and show(source.name, overlay):
@@ -283,21 +283,18 @@ def write_faces(writer: LandmarkWriter, number: int, faces: list[Face], extra: d
         )
 
 
-def draw_faces(picture: np.ndarray, faces: list[Face], colours: Sequence[str] = COLOURS) -> np.ndarray:
-    """A copy of a picture with the landmarks of its faces, in the colours of their numbers."""
-    overlay = picture.copy()
-    for face in faces:
-        caption = str(face.number) if len(faces) > 1 else ""
-        draw_face(overlay, face.landmarks.landmarks, colours[face.number % len(colours)], caption)
-    return overlay
+def draw(picture: np.ndarray, faces: list[Face]) -> np.ndarray:
+    """A copy of a picture with the landmarks of its faces."""
+    numbers = [face.number for face in faces]
+    return draw_faces(picture, [face.landmarks.landmarks for face in faces], numbers=numbers)
 
 
 def compare(frame: np.ndarray, faces: dict[str, list[Face]], meters: dict[str, JitterMeter]) -> np.ndarray:
     """Methods side by side on one frame."""
     panels = {}
-    for (title, of_method), colour in zip(faces.items(), COLOURS, strict=False):
+    for title, of_method in faces.items():
         meters[title].add({face.number: face.landmarks.landmarks for face in of_method})
-        panels[title] = draw_faces(frame, of_method, [colour])
+        panels[title] = draw(frame, of_method)
     return side_by_side(panels, meters)
 
 

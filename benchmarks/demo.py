@@ -32,7 +32,7 @@ from inference.tracker import LandmarkTracker, RestartRule
 from models.rwr import VARIANTS
 from utils.command_line import positive_integer, run
 from utils.crops import CROP_RULES
-from utils.drawing import COLOURS, draw_face
+from utils.drawing import draw_faces
 from utils.sources import open_source, read_frames, silence_opencv
 from utils.writers import VideoWriter
 
@@ -117,9 +117,7 @@ def measure(video: Path, args: argparse.Namespace) -> dict[str, float]:
             detector.seconds = 0.0
             faces = follower.step(frame)
             followed = time.perf_counter()
-            overlay = frame.copy()
-            for face in faces:
-                draw_face(overlay, face.landmarks.landmarks, COLOURS[face.number % len(COLOURS)], "")
+            draw_faces(frame, [face.landmarks.landmarks for face in faces])
             drawn = time.perf_counter()
             for face in faces:
                 crop_face(frame, face.landmarks.box, model.config.image_size, "bgr", rule.exact)
