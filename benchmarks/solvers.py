@@ -33,6 +33,7 @@ from models.config import LDEQConfig
 from models.inference import DEVICES, resolve_device
 from solvers import AndersonConfig, BroydenConfig, FixedPointConfig, SolverConfig, solve
 from solvers.anderson import mixing_weights
+from solvers.compaction import Departure
 from solvers.contract import Map
 from utils.command_line import positive_integer, run
 
@@ -81,6 +82,10 @@ class RecomputedGramMethod:
         weights = mixing_weights(gram, slot, config.lam, config.ridge).unsqueeze(1)
         mixed = config.beta * torch.bmm(weights, images) + (1 - config.beta) * torch.bmm(weights, iterates)
         return mixed.squeeze(1)
+
+    def drop(self, departure: Departure) -> None:
+        """See `Method.drop`."""
+        self.iterates, self.images = departure.shrink(self.iterates), departure.shrink(self.images)
 
 
 SOLVERS: dict[str, SolverConfig] = {
