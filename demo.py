@@ -32,12 +32,13 @@ from tqdm import tqdm
 
 from datasets.wflw import NUM_LANDMARKS
 from inference.detector import PICTURE_SIDE, VIDEO_SIDE, CenterFaceDetector
-from inference.faces import BoxFollower, Face, FaceFollower
+from inference.faces import Face, FaceTracker
 from inference.landmark_files import LandmarkWriter, read_boxes
 from inference.network import load_network, resolve_device
 from inference.options import add_machine_options, add_weights_option
 from inference.predictor import LandmarkPredictor
-from inference.tracker import LandmarkTracker, RestartRule
+from inference.streams import RestartRule
+from inference.tracker import TrackingConfig
 from models import LDEQ
 from models.rwr import VARIANTS
 from utils.command_line import run, true_or_false
@@ -176,9 +177,9 @@ def overlay_path(folder: Path, picture: Path) -> Path:
 def run_video(source: Source, model: LDEQ, writer: LandmarkWriter, args: argparse.Namespace) -> int:
     """A video, from frame to frame; Ctrl-C ends it and keeps what is done. Returns the exit status."""
     find = make_finder(model, args)
-    rule = CropRule(exact=CROP_RULES[args.crop].exact)
     # On the very crops of RwR, so that nothing else differs.
-    afresh = BoxFollower(lambda: LandmarkTracker(model, False, crop=rule, precision=args.precision))
+    rule = CropRule(exact=CROP_RULES[args.crop].exact)
+    afresh = FaceTracker(model, TrackingConfig(rwr=None, crop=rule), precision=args.precision)
     meters = {title: JitterMeter() for title in (NO_RWR, RWR)}
     numbers, count, started = set(), 0, time.monotonic()
     with ExitStack() as stack:
@@ -236,26 +237,21 @@ def make_boxes(args: argparse.Namespace, side: int) -> Callable[[int, np.ndarray
 def make_finder(model: LDEQ, args: argparse.Namespace) -> Callable[[int, np.ndarray], list[Face]]:
     """What gives the faces of the next frame of a video, from its number and its picture."""
 
-    def new_tracker() -> LandmarkTracker:
-        return make_tracker(model, args)
-
+    tracker = FaceTracker(model, tracking_config(args), precision=args.precision)
     if not (args.boxes or args.cropped):
-        detecting = FaceFollower(new_tracker, CenterFaceDetector(VIDEO_SIDE))
-        return lambda number, frame: detecting.step(frame)
-    given, boxes_of = BoxFollower(new_tracker), make_boxes(args, VIDEO_SIDE)
-    return lambda number, frame: given.step(frame, boxes_of(number, frame))
+        tracker.detector = CenterFaceDetector(VIDEO_SIDE)
+        return lambda number, frame: tracker.step(frame)
+    boxes_of = make_boxes(args, VIDEO_SIDE)
+    return lambda number, frame: tracker.step(frame, boxes_of(number, frame))
 
 
-def make_tracker(model: LDEQ, args: argparse.Namespace) -> LandmarkTracker:
-    """The tracker of a new face."""
-    return LandmarkTracker(
-        model,
-        args.rwr,
-        VARIANTS[args.rwr_variant],
-        args.solve_first_frame,
-        RestartRule() if args.restart else None,
-        CROP_RULES["exact"] if args.cropped else CROP_RULES[args.crop],
-        args.precision,
+def tracking_config(args: argparse.Namespace) -> TrackingConfig:
+    """How the faces of a video are followed."""
+    return TrackingConfig(
+        rwr=VARIANTS[args.rwr_variant] if args.rwr else None,
+        solve_first_frame=args.solve_first_frame,
+        restart=RestartRule() if args.restart else None,
+        crop=CROP_RULES["exact" if args.cropped else args.crop],
     )
 
 
