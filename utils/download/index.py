@@ -10,10 +10,11 @@ import hashlib
 import http.client
 import re
 import urllib.request
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from utils.errors import InputError
+from utils.errors import InputError, OptionError
 from utils.files import write_bytes
 from utils.reading import read_lines
 
@@ -127,6 +128,33 @@ def read_index(folder: Path) -> WFLWVIndex:
                 raise InputError(f"{where}: {video_id} has no line in {RANGES_FILE}; add its frames or remove it")
         splits[split] = frozenset(lines)
     return WFLWVIndex(tuple(clips.values()), splits)
+
+
+def choose_clips(
+    index: WFLWVIndex, split: str, ids: Sequence[str] | None = None, limit: int | None = None
+) -> tuple[Clip, ...]:
+    """The clips that the options ask for, in the order of the index.
+
+    Args:
+        index: The index.
+        split: "easy", "hard" or "all".
+        ids: Only these; None for all.
+        limit: At most so many; None for all.
+
+    Raises:
+        InputError: If an id is malformed.
+        OptionError: If an id is not in the split, or nothing is left.
+    """
+    clips = index.in_split(split)
+    if ids is not None:
+        wanted = {check_video_id(video_id, "--ids") for video_id in ids}
+        unknown = sorted(wanted - {clip.video_id for clip in clips})
+        if unknown:
+            raise OptionError(f"--ids: {', '.join(unknown)} not in the index (--split {split}); take ids of its files")
+        clips = tuple(clip for clip in clips if clip.video_id in wanted)
+    if not clips:
+        raise OptionError(f"--split {split}: the index lists no clip of it; choose another split")
+    return clips[:limit]
 
 
 def fetch_index(folder: Path, url: str = INDEX_URL) -> None:
