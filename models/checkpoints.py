@@ -11,9 +11,9 @@ import re
 import warnings
 from pathlib import Path
 
+import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.serialization import safe_globals
 
@@ -21,7 +21,8 @@ from models.config import LDEQConfig
 from models.deq import GradientConfig
 from models.ldeq import LDEQ
 from solvers import AndersonConfig, BroydenConfig, FixedPointConfig, SolverConfig
-from utils.errors import CheckpointError
+from utils.errors import CheckpointError, OutputError
+from utils.files import write_bytes
 
 CONFIG_KEY = "ldeq_config"
 
@@ -120,8 +121,7 @@ def save_checkpoint(model: LDEQ, path: str | os.PathLike[str], dtype: torch.dtyp
         dtype: of the stored floating-point weights, for example torch.float16 for half the size; None keeps theirs.
 
     Raises:
-        ValueError: a weight is not finite, or overflows `dtype`.
-        OSError: the file cannot be written.
+        OutputError: a weight is not finite, or overflows `dtype`; or the file cannot be written.
     """
     path = Path(path)
     weights = {
@@ -130,15 +130,9 @@ def save_checkpoint(model: LDEQ, path: str | os.PathLike[str], dtype: torch.dtyp
     }
     for name, tensor in weights.items():
         if not torch.isfinite(tensor).all():
-            raise ValueError(f"{path}: not written, because weight {name} holds values that are not finite")
-    aside = path.with_name(path.name + ".part")
-    try:
-        save_file(weights, aside, metadata={"format": "pt", CONFIG_KEY: json.dumps(model.config.to_dict())})
-        aside.replace(path)
-    except (OSError, SafetensorError) as error:
-        raise OSError(f"{path}: the checkpoint could not be written ({error})") from error
-    finally:
-        aside.unlink(missing_ok=True)
+            raise OutputError(f"{path}: not written, because weight {name} holds values that are not finite")
+    metadata = {"format": "pt", CONFIG_KEY: json.dumps(model.config.to_dict())}
+    write_bytes(path, safetensors.torch.save(weights, metadata), durable=True)
 
 
 def _read_own(path: Path) -> tuple[LDEQConfig, dict[str, Tensor]]:
