@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from inference.network import Precision
+from inference.engines import Engine, EngineName, Precision
 from inference.results import FaceLandmarks, to_frame
 from inference.streams import Streams
 from models.ldeq import LDEQ
@@ -17,9 +17,10 @@ class LandmarkPredictor:
 
     Args:
         model: see `models.load_checkpoint`.
-        precision: see `inference.network.autocast`.
+        precision: see `inference.network.Network`.
         colour: order of the channels of the pictures: "bgr", as OpenCV reads them, or "rgb".
         crop: how the faces are cut out; the evaluation of raw WFLW has the original's rule.
+        engine: see `inference.network.Network`.
     """
 
     def __init__(
@@ -28,8 +29,9 @@ class LandmarkPredictor:
         precision: Precision = "fp32",
         colour: ColourOrder = "bgr",
         crop: CropRule = CROP_RULES["exact"],
+        engine: EngineName | Engine = "auto",
     ):
-        self.streams = Streams(model, None, precision=precision)
+        self.streams = Streams(model, None, precision=precision, engine=engine)
         self.colour = colour
         self.crop = crop
 

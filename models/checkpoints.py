@@ -5,6 +5,7 @@ Ours is a safetensors file whose metadata hold the configuration as JSON. The or
 """
 
 import argparse
+import hashlib
 import json
 import os
 import re
@@ -109,7 +110,20 @@ def load_checkpoint(path: str | os.PathLike[str], device: str | torch.device = "
     model = LDEQ(config)
     _check_weights(path, weights, model.state_dict())
     model.load_state_dict(weights)
+    model.source = path
     return model.to(device).eval()
+
+
+def weights_digest(model: LDEQ) -> str:
+    """SHA-256 in hexadecimal of what determines the network's values: its weights and its form, not its solver."""
+    config = model.config.to_dict()
+    form = {name: value for name, value in config.items() if name not in ("solver", "gradient", "final_evaluation")}
+    digest = hashlib.sha256(json.dumps(form, sort_keys=True).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        if tensor.is_floating_point():
+            digest.update(f"{name} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def save_checkpoint(model: LDEQ, path: str | os.PathLike[str], dtype: torch.dtype | None = None) -> None:

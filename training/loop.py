@@ -18,7 +18,8 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from datasets.wflw import WFLWCrops, read_faces
-from inference.network import autocast, predict, resolve_device
+from inference.engines import autocast
+from inference.network import predict, resolve_device
 from training.augmentation import Augmentation
 from training.augmentation_config import AugmentationConfig
 from training.config import RunOptions, TrainingConfig
