@@ -27,7 +27,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from datasets.wflw import NUM_LANDMARKS
@@ -102,7 +101,6 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> int:
     """Run the demo; returns the exit status."""
     args = parse_arguments()
-    torch.backends.cudnn.allow_tf32 = False
     silence_opencv()
     if args.show and not has_display():
         raise InputError("--show: there is no display here; use --save")
