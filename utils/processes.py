@@ -111,6 +111,6 @@ def is_first_report() -> bool:
 
 
 def initialise_worker(worker_id: int) -> None:
-    """`worker_init_fn` of a `DataLoader`: one thread for OpenCV, as PyTorch gives itself; the main process has Ctrl-C."""
+    """`worker_init_fn` of a `DataLoader`: one thread for OpenCV, as PyTorch has; Ctrl-C is for the main process."""
     cv2.setNumThreads(0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
