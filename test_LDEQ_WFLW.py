@@ -23,7 +23,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from evaluation.settings import RAW_BOXES, SAMPLE, FaceSettings
-from inference.options import SOLVERS, STOP_RULES, add_machine_options, add_weights_option
+from inference.options import SOLVERS, STOP_RULES, add_engine_options, add_machine_options, add_weights_option
 from utils.command_line import (
     evaluation_budget,
     format_duration,
@@ -49,6 +49,7 @@ def parse_arguments() -> FaceSettings:
     network = parser.add_argument_group("network and solver")
     add_weights_option(network)
     add_machine_options(network)
+    add_engine_options(network)
     network.add_argument(
         "--batch_size", type=positive_integer, default=32, help="faces that are solved together (default: 32)"
     )

@@ -26,7 +26,14 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from evaluation.settings import CLIP_SPLITS, SAMPLE, ClipSettings
-from inference.options import CROPS, RWR_VARIANTS, STOP_RULES, add_machine_options, add_weights_option
+from inference.options import (
+    CROPS,
+    RWR_VARIANTS,
+    STOP_RULES,
+    add_engine_options,
+    add_machine_options,
+    add_weights_option,
+)
 from utils.command_line import (
     evaluation_budget,
     format_duration,
@@ -53,6 +60,7 @@ def parse_arguments() -> ClipSettings:
     network = parser.add_argument_group("network")
     add_weights_option(network)
     add_machine_options(network)
+    add_engine_options(network)
     network.add_argument(
         "--stop_rule",
         choices=STOP_RULES,

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 from evaluation.settings import ClipSettings
+from inference.engines import Engine
 from inference.streams import Streams
 from models import LDEQ
 from models.rwr import VARIANTS, RwRConfig
@@ -54,9 +55,9 @@ class Method:
             final_evaluation=not settings.rwr_take_one_less_inference_step,
         )
 
-    def streams(self, model: LDEQ, slots: int, settings: ClipSettings) -> Streams:
+    def streams(self, model: LDEQ, engine: Engine, slots: int, settings: ClipSettings) -> Streams:
         """What solves the frames of clips that lie side by side in so many slots."""
-        return Streams(model, self.rwr(settings), precision=settings.precision, batch_size=slots)
+        return Streams(model, self.rwr(settings), precision=settings.precision, batch_size=slots, engine=engine)
 
 
 def scored_method(settings: ClipSettings) -> Method:

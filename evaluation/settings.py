@@ -22,7 +22,9 @@ class FaceSettings:
         workers: Processes that read faces.
         batch_size: Faces that are solved together.
         device: See `inference.network.resolve_device`.
-        precision: See `inference.network.autocast`.
+        precision: See `inference.engines.autocast`.
+        engine: See `inference.engines.open_engine`.
+        threads: Cores to use; None leaves that to PyTorch.
         stop_rule: Whether each face or a whole batch decides when its solve stops.
         solver: Another solver than the checkpoint's.
         max_evals: Another budget of the solver.
@@ -38,6 +40,8 @@ class FaceSettings:
     batch_size: int
     device: str
     precision: str
+    engine: str
+    threads: int | None
     stop_rule: str
     solver: str | None
     max_evals: int | None
@@ -63,7 +67,9 @@ class ClipSettings:
         WFLW_V_workers: Processes that decode clips.
         verbose_solver: Whether a line a frame is printed.
         device: See `inference.network.resolve_device`.
-        precision: See `inference.network.autocast`.
+        precision: See `inference.engines.autocast`.
+        engine: See `inference.engines.open_engine`.
+        threads: Cores to use; None leaves that to PyTorch.
         stop_rule: Whether, without RwR, each frame or the frames side by side decide when a solve stops.
         output_folder: Where results go.
         resume: Whether clips that an earlier run has finished are kept.
@@ -86,6 +92,8 @@ class ClipSettings:
     verbose_solver: bool
     device: str
     precision: str
+    engine: str
+    threads: int | None
     stop_rule: str
     output_folder: Path
     resume: bool

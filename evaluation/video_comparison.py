@@ -24,6 +24,7 @@ from evaluation.settings import ClipSettings
 from evaluation.video_figures import comparison_figure
 from evaluation.video_inference import load_crops
 from evaluation.video_results import VideoResults
+from inference.engines import Engine
 from models import LDEQ
 from utils.files import save_figure, write_csv
 from utils.geometry import box_to_crop
@@ -88,7 +89,12 @@ def load_tracks(clips: Iterable[Clip], method: Method, results: VideoResults) ->
 
 
 def compare(
-    evaluated: Sequence[Clip], tuning: Sequence[Clip], model: LDEQ, results: VideoResults, settings: ClipSettings
+    evaluated: Sequence[Clip],
+    tuning: Sequence[Clip],
+    model: LDEQ,
+    engine: Engine,
+    results: VideoResults,
+    settings: ClipSettings,
 ) -> Comparison:
     """Score every method of a run, and those without RwR once more under every filter at its best setting.
 
@@ -96,10 +102,11 @@ def compare(
         evaluated: The clips that count.
         tuning: The clips that filters are tuned on.
         model: The network, for the times.
+        engine: What computes it.
         results: Has the predictions for all of them.
         settings: See `ClipSettings`.
     """
-    solvers = {method: method.streams(model, 1, settings).step for method in results.methods}
+    solvers = {method: method.streams(model, engine, 1, settings).step for method in results.methods}
     by_rule = load_crops(evaluated[0], TIMED_FRAMES, model, tuple({method.rule: None for method in results.methods}))
     milliseconds = milliseconds_per_frame(solvers, {method: by_rule[method.rule] for method in results.methods})
     grids = filter_grids()

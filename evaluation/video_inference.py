@@ -13,6 +13,7 @@ from datasets.wflw import NUM_LANDMARKS
 from datasets.wflw_v import Clip
 from evaluation.methods import Method
 from evaluation.settings import ClipSettings
+from inference.engines import Engine
 from inference.results import FrameResults
 from models import LDEQ
 from utils.crops import CropRule
@@ -62,6 +63,7 @@ class InferredClip:
 def infer_clips(
     clips: Sequence[Clip],
     model: LDEQ,
+    engine: Engine,
     methods: Sequence[Method],
     settings: ClipSettings,
     report: Callable[[str], None],
@@ -72,6 +74,7 @@ def infer_clips(
     Args:
         clips: The clips; may be none.
         model: In evaluation mode.
+        engine: What computes it.
         methods: How they are inferred.
         settings: See `ClipSettings`.
         report: Takes a line a frame, under `verbose_solver`.
@@ -83,7 +86,7 @@ def infer_clips(
     if not clips:
         return
     slots = settings.WFLW_V_batch_size
-    streams = {method: method.streams(model, slots, settings) for method in methods}
+    streams = {method: method.streams(model, engine, slots, settings) for method in methods}
     rules = tuple(dict.fromkeys(method.rule for method in methods))
     predictions: dict[int, dict[Method, ClipPredictions]] = {}
     for step in stream_crops(clips, slots, model.config.image_size, settings.WFLW_V_workers, rules):

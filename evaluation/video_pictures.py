@@ -43,7 +43,9 @@ def write_further_results(evaluation: ClipEvaluation) -> str | None:
         draw_convergence(clips, evaluation.model, settings, results)
     comparison = None
     if settings.compare:
-        comparison = compare(clips, list(evaluation.tuning.values()), evaluation.model, results, settings)
+        comparison = compare(
+            clips, list(evaluation.tuning.values()), evaluation.model, evaluation.engine, results, settings
+        )
         comparison.write(results)
         evaluation.write({"comparison": comparison.plain()})
     if settings.save_video:

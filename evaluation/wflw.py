@@ -15,7 +15,8 @@ from evaluation.conditions import Conditions, describe_faces
 from evaluation.figures import Panel, contact_sheet, error_curves
 from evaluation.scores import UNITS, Predictions, Score, format_scores, write_predictions
 from evaluation.settings import FaceSettings
-from inference.network import load_network, predict
+from inference.engines import Engine, open_engine
+from inference.network import load_network, predict, use_threads
 from inference.results import to_results
 from models import LDEQ, LDEQConfig, LDEQOutput
 from solvers import Status
@@ -92,6 +93,7 @@ def evaluate_faces(settings: FaceSettings, process: Process) -> FaceEvaluation |
     Raises:
         UserError: If an option, the checkpoint, the data or the output folder cannot be used.
     """
+    use_threads(settings.threads)
     changes = {"max_evals": settings.max_evals, "tol": settings.tol}
     model = load_network(
         settings.landmark_model_weights,
@@ -101,18 +103,19 @@ def evaluate_faces(settings: FaceSettings, process: Process) -> FaceEvaluation |
         settings.solver,
         {name: value for name, value in changes.items() if value is not None},
     )
+    engine = open_engine(model, settings.engine, settings.precision)
     data = load_wflw_test(settings.dataset_path, settings.raw_box)
     protect_faces(settings, data)
     crops = WFLWCrops(data.faces, model.config.image_size)
     plan = plan_inference(data, settings.batch_size, settings.stop_rule)
-    parts = gather(infer(model, crops, plan.batches, settings, process), process)
+    parts = gather(infer(model, engine, crops, plan.batches, settings, process), process)
     if parts is None:
         return None
     # The ranks took the batches in turn.
     in_order = [parts[batch % len(parts)][batch // len(parts)] for batch in range(len(plan.batches))]
     predictions = Predictions.concatenate(in_order)
     return FaceEvaluation(
-        data, crops, plan, predictions, predictions.nmes(), describe_run(settings, model, data, process)
+        data, crops, plan, predictions, predictions.nmes(), describe_run(settings, model, engine, data, process)
     )
 
 
@@ -146,7 +149,12 @@ def plan_inference(data: WFLWTest, batch_size: int, stop_rule: str) -> Inference
 
 
 def infer(
-    model: LDEQ, crops: WFLWCrops, batches: list[list[int]], settings: FaceSettings, process: Process
+    model: LDEQ,
+    engine: Engine,
+    crops: WFLWCrops,
+    batches: list[list[int]],
+    settings: FaceSettings,
+    process: Process,
 ) -> list[Predictions]:
     """The predictions of this process's share of the batches."""
     share = batches[process.rank :: process.world_size]
@@ -166,7 +174,7 @@ def infer(
 
     predictions = []
     with progress_bar(sum(map(len, share)), "face", shown=process.rank == 0) as progress:
-        for output in predict(model, images(), settings.precision):
+        for output in predict(model, images(), settings.precision, engine):
             predictions.append(to_predictions(output, landmarks[-1], model.config))
             progress.update(len(landmarks[-1]))
     return predictions
@@ -270,7 +278,9 @@ def summarise_solves(predictions: Predictions, rows: np.ndarray) -> dict[str, fl
     }
 
 
-def describe_run(settings: FaceSettings, model: LDEQ, data: WFLWTest, process: Process) -> dict[str, Any]:
+def describe_run(
+    settings: FaceSettings, model: LDEQ, engine: Engine, data: WFLWTest, process: Process
+) -> dict[str, Any]:
     """What the numbers depend on, as plain values."""
     implicit = model.config.mode == "implicit"
     return {
@@ -279,6 +289,7 @@ def describe_run(settings: FaceSettings, model: LDEQ, data: WFLWTest, process: P
         "layout": data.layout,
         "raw_box": data.raw_box,
         "precision": settings.precision,
+        "engine": engine.name,
         "stop_rule": settings.stop_rule if implicit else None,
         "solver": model.config.to_dict()["solver"] if implicit else None,
         "batch_size": settings.batch_size,

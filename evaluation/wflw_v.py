@@ -29,7 +29,8 @@ from evaluation.video_results import (
     plain_values,
     score_clip,
 )
-from inference.network import load_network
+from inference.engines import Engine, open_engine
+from inference.network import load_network, use_threads
 from models import LDEQ
 from utils.errors import CheckpointError, ClipError, InputError, OptionError
 from utils.files import protect_inputs, write_json
@@ -47,6 +48,7 @@ class ClipEvaluation:
     Attributes:
         settings: See `ClipSettings`.
         model: The network.
+        engine: What computes it.
         clips: Every clip that filters are not tuned on, by its id.
         tuning: Those that they are tuned on.
         results: Predictions and rows on disk.
@@ -56,6 +58,7 @@ class ClipEvaluation:
 
     settings: ClipSettings
     model: LDEQ
+    engine: Engine
     clips: dict[str, Clip]
     tuning: dict[str, Clip]
     results: VideoResults
@@ -157,14 +160,16 @@ def evaluate_clips(settings: ClipSettings, process: Process) -> ClipEvaluation |
         UserError: If an option, the checkpoint, the data or the output folder cannot be used.
     """
     initialise_decoder()
+    use_threads(settings.threads)
     methods, scored = methods_of(settings), scored_method(settings)
     model = load_network(settings.landmark_model_weights, process.device, NUM_LANDMARKS, settings.stop_rule)
+    engine = open_engine(model, settings.engine, settings.precision)
     check_options(settings, model, methods, process)
     listed = list_clips(settings.WFLW_V_dataset_path, settings.WFLW_V_split)
     clips = {clip.video_id: clip for clip in listed.clips}
     tuning = choose_tuning_clips(settings, clips) if settings.compare else {}
     every = clips | tuning
-    numbers = describe_numbers(settings, model, methods, scored, tuning)
+    numbers = describe_numbers(settings, model, engine, methods, scored, tuning)
     protect_clips(settings, every.values(), methods)
 
     run, kept, failed = None, {}, {}
@@ -183,14 +188,14 @@ def evaluate_clips(settings: ClipSettings, process: Process) -> ClipEvaluation |
     left = [clip for video_id, clip in every.items() if video_id not in kept and video_id not in failed]
     share = plan_slots([clip.frames for clip in left], process.world_size) if left else []
     mine = [left[index] for index in share[process.rank]] if process.rank < len(share) else []
-    broken = infer_and_score(mine, tuning, model, results, settings, process)
+    broken = infer_and_score(mine, tuning, model, engine, results, settings, process)
     parts = gather((results.rows, broken), process)
     if parts is None:
         return None
     for rows, of_process in parts:
         results.rows.update(rows)
         failed |= of_process
-    return ClipEvaluation(settings, model, evaluated, tuning, results, listed.broken | failed, numbers)
+    return ClipEvaluation(settings, model, engine, evaluated, tuning, results, listed.broken | failed, numbers)
 
 
 def check_options(settings: ClipSettings, model: LDEQ, methods: Sequence[Method], process: Process) -> None:
@@ -252,7 +257,12 @@ def read_tuning_ids(given: Sequence[str]) -> list[str]:
 
 
 def describe_numbers(
-    settings: ClipSettings, model: LDEQ, methods: Sequence[Method], scored: Method, tuning: Mapping[str, Clip]
+    settings: ClipSettings,
+    model: LDEQ,
+    engine: Engine,
+    methods: Sequence[Method],
+    scored: Method,
+    tuning: Mapping[str, Clip],
 ) -> dict[str, Any]:
     """What the numbers depend on, as plain values; a run is only resumed with the same."""
     fresh = any(method.variant is None for method in methods) and model.config.mode == "implicit"
@@ -272,6 +282,7 @@ def describe_numbers(
         "batch_size": settings.WFLW_V_batch_size if fresh and settings.stop_rule == "batch" else None,
         "crop": settings.crop,
         "precision": settings.precision,
+        "engine": engine.name,
         "tuning_clips": sorted(tuning),
     }
 
@@ -317,6 +328,7 @@ def infer_and_score(
     clips: Sequence[Clip],
     tuning: Mapping[str, Clip],
     model: LDEQ,
+    engine: Engine,
     results: VideoResults,
     settings: ClipSettings,
     process: Process,
@@ -330,7 +342,7 @@ def infer_and_score(
     frames = sum(clip.frames for clip in clips)
     with progress_bar(frames, "frame", shown=process.rank == 0) as progress:
         try:
-            ended = infer_clips(clips, model, results.methods, settings, tqdm.write, progress.update)
+            ended = infer_clips(clips, model, engine, results.methods, settings, tqdm.write, progress.update)
             for inferred in ended:
                 clip = inferred.clip
                 try:
