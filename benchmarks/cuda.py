@@ -9,8 +9,8 @@ python benchmarks/cuda.py --preset paper --batch_sizes 1 8 32 --output_folder re
     compiled, graph  both
 
 Measured are a frame of RwR (backbone, step from the frame before, landmarks) and a full solve from zeros with the
-checkpoint's solver and a fixed budget. Images are on the GPU, and results stay there. A time is the median; `plain / it`
-says how many times as fast. Without a CUDA device the benchmark says so and exits with 2.
+checkpoint's solver and a fixed budget. Images are on the GPU, and results stay there. A time is the median, and
+`plain / it` says how many times as fast. Without a CUDA device the benchmark says so and exits with 2.
 """
 
 import argparse
@@ -57,11 +57,8 @@ def main() -> None:
     import pandas as pd
     import torch
 
-    from inference.network import use_threads
-
     if not torch.cuda.is_available():
         raise OptionError("this benchmark needs a CUDA device, and there is none here; run it on a machine with a GPU")
-    use_threads(args.threads)
     torch.backends.cudnn.allow_tf32 = False
     rows = []
     for precision in args.precisions:

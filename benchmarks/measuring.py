@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
 
-ROOT = Path(__file__).resolve().parents[1]
-SAMPLE = ROOT / "datasets" / "sample"
-
 # Those that networks gain from, as /proc/cpuinfo names them.
 INSTRUCTION_SETS = ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd", "asimddp", "bf16")
 
@@ -33,7 +30,7 @@ Value = TypeVar("Value")
 
 
 def add_measuring_options(parser: argparse.ArgumentParser, repeats: int, table: str | None = None) -> None:
-    """Let a command line say how often is measured, with how many threads, and where the table goes.
+    """Let a command line say how often is measured, and where the table goes.
 
     Args:
         parser: of the benchmark.
@@ -43,7 +40,6 @@ def add_measuring_options(parser: argparse.ArgumentParser, repeats: int, table: 
     parser.add_argument(
         "--repeats", type=positive_integer, default=repeats, help="every value is the median of so many (%(default)s)"
     )
-    parser.add_argument("--threads", type=positive_integer, help="cores that are used (default: all)")
     if table:
         parser.add_argument("--output_folder", type=Path, help=f"write {table} there")
 

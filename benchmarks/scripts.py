@@ -34,10 +34,12 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks.clips import SIZE, few_clips, few_faces, make_clip
-from benchmarks.measuring import ROOT, SAMPLE, add_measuring_options, median_ratio, report
+from benchmarks.measuring import add_measuring_options, median_ratio, report
+from evaluation.settings import SAMPLE
 from utils.command_line import positive_integer, run
 from utils.errors import InputError, OptionError
 
+ROOT = Path(__file__).resolve().parents[1]
 HERE, BEFORE = "this", "before"
 SMALL_FRAMES = 20
 
@@ -52,6 +54,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--WFLW_V_dataset_path", type=Path, default=SAMPLE, help="WFLW-V (default: the sample)")
     parser.add_argument("--video", type=Path, help="clip of the demo (default: hopper_easy of the sample)")
     parser.add_argument("--demo_faces", type=positive_integer, default=1, help="copies of the clip in a frame")
+    parser.add_argument("--threads", type=positive_integer, help="cores of each run (default: as PyTorch chooses)")
     add_measuring_options(parser, repeats=3, table="scripts.csv")
     parser.add_argument("options", nargs="*", help="after --: options of this checkout's scripts only")
     args = parser.parse_args()
