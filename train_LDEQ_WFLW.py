@@ -31,7 +31,7 @@ from inference.options import add_machine_options
 from models import LDEQ, load_checkpoint
 from models.backbones.hrnet import load_backbone_weights
 from models.config import PRESETS as NETWORKS
-from models.config import Backbone
+from models.config import Backbone, Gate
 from models.deq import GradientConfig
 from training.augmentation import Augmentation
 from training.augmentation_config import AugmentationConfig
@@ -58,9 +58,14 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--preset", choices=PRESETS, default="mini", help="network, and options that are not named")
     parser.add_argument("--backbone", choices=get_args(Backbone), help="default: the preset's")
     parser.add_argument("--image_size", type=int, help="side of the network's input, a multiple of 64")
+    parser.add_argument("--gate", choices=get_args(Gate), help="how much of its new heatmaps the cell takes")
+    parser.add_argument("--gate_start", type=float, help="that share, or where a learned gate starts")
     parser.add_argument("--max_evals", type=positive_integer, help="budget of the network's solver")
     parser.add_argument("--backbone_weights", type=Path, help="ImageNet weights of a published HRNet")
-    parser.add_argument("--initial_weights", type=Path, help="checkpoint to start from; its image size may differ")
+    parser.add_argument(
+        "--initial_weights", type=Path, help="checkpoint to start from; its image size may differ, its gate be absent"
+    )
+    parser.add_argument("--initial_part", choices=("all", "backbone"), default="all", help="what to take from it")
     parser.add_argument("--workers", type=non_negative_integer, default=2, help="processes that read and augment faces")
     add_machine_options(parser)
     parser.add_argument("--save_minutes", type=float, default=10, help="save the state this often within an epoch")
@@ -129,7 +134,8 @@ def main() -> None:
 def build_network(args: argparse.Namespace, config: TrainingConfig) -> LDEQ:
     """The preset's network with the named changes, its weights fresh or from files."""
     network = NETWORKS[args.preset]
-    changes = {name: getattr(args, name) for name in ("backbone", "image_size") if getattr(args, name) is not None}
+    names = ("backbone", "image_size", "gate", "gate_start")
+    changes = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     solver = replace(network.solver, max_evals=args.max_evals) if args.max_evals else network.solver
     gradient = GradientConfig(rule=config.gradient, phantom_steps=config.phantom_steps)
     model = LDEQ(replace(network, solver=solver, gradient=gradient, **changes))
@@ -137,10 +143,25 @@ def build_network(args: argparse.Namespace, config: TrainingConfig) -> LDEQ:
         load_backbone_weights(model.backbone, args.backbone_weights)
     if args.initial_weights:
         try:
-            model.load_state_dict(load_checkpoint(args.initial_weights).state_dict())
+            load_part(model, load_checkpoint(args.initial_weights), args.initial_part)
         except RuntimeError as error:
             raise CheckpointError(f"{args.initial_weights}: another network than the run's ({error})") from error
     return model
+
+
+def load_part(model: LDEQ, source: LDEQ, part: str) -> None:
+    """Copy the weights of another network, or those of its backbone ("backbone"); a gate it lacks keeps its own.
+
+    Raises:
+        RuntimeError: the other weights do not fit.
+    """
+    weights = source.state_dict()
+    if part == "backbone":
+        weights = {name: value for name, value in weights.items() if name.startswith("backbone.")}
+    kept = model.state_dict()
+    fresh = ("cell.",) if part == "backbone" else ("cell.gate.",)
+    weights |= {name: value for name, value in kept.items() if name.startswith(fresh) and name not in weights}
+    model.load_state_dict(weights)
 
 
 def parameter_groups(model: LDEQ, weight_decay: float) -> list[dict]:

@@ -34,6 +34,8 @@ SOLVERS = [
         ({"image_size": 0}, "image_size must be a multiple of 64, not 0"),
         ({"image_size": 96}, "image_size must be a multiple of 64, not 96"),
         ({"softargmax_beta": 0.0}, "softargmax_beta must give a positive, finite factor, not 0.0"),
+        ({"gate_start": 1.0}, "gate_start must be in (0, 1), not 1.0"),
+        ({"gate": "learned", "normalisation": "none"}, "normalisation must not be 'none'"),
         ({"softargmax_beta": math.nan}, "softargmax_beta must give a positive, finite factor, not nan"),
     ],
 )

@@ -322,6 +322,22 @@ def test_a_run_leaves_weights_that_load_its_configuration_and_its_curves(train, 
     assert other.is_one_clear_error("epochs", "--output_folder")
 
 
+def test_a_run_starts_from_a_network_without_a_gate_or_from_its_backbone_alone():
+    source, other = small_model(seed=1), small_model(seed=2, gate="learned")
+    own = {name: value.clone() for name, value in other.state_dict().items()}
+    train_LDEQ_WFLW.load_part(other, source, "backbone")
+    assert all(
+        torch.equal(value, source.state_dict()[name] if name.startswith("backbone.") else own[name])
+        for name, value in other.state_dict().items()
+    )
+    train_LDEQ_WFLW.load_part(other, source, "all")
+    assert all(
+        torch.equal(value, source.state_dict().get(name, own[name])) for name, value in other.state_dict().items()
+    )
+    with pytest.raises(RuntimeError, match="gate"):
+        train_LDEQ_WFLW.load_part(source, other, "all")
+
+
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_batch(train, precropped_wflw, tmp_path):
     folder = tmp_path / "run"
     result = train(
