@@ -69,6 +69,13 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--workers", type=non_negative_integer, default=2, help="processes that read and augment faces")
     add_machine_options(parser)
     parser.add_argument("--save_minutes", type=float, default=10, help="save the state this often within an epoch")
+    parser.add_argument(
+        "--augmentation",
+        nargs="+",
+        default=(),
+        metavar="NAME=VALUE",
+        help="strengths that differ from training/augmentation_config.py; a range is LOW,HIGH",
+    )
     add_options(parser)
     return parser.parse_args()
 
@@ -83,7 +90,7 @@ def main() -> None:
 
     torch.manual_seed(config.seed)
     model = build_network(args, config).to(process.device, memory_format=torch.channels_last)
-    augmentation = AugmentationConfig()
+    augmentation = AugmentationConfig.parse(args.augmentation)
     lists = [FaceList(args.dataset_path, split) for split in config.splits]
     lists += [FaceList.parse(text) for text in config.more_faces]
     faces, label_weights, numbers = read_training_lists(lists)
