@@ -12,6 +12,7 @@ import argparse
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,9 @@ import torch
 from matplotlib.figure import Figure
 from torch.utils.data import DataLoader
 
-from datasets.clip_stream import stream_crops
+from datasets.clip_stream import TimeStep, stream_crops
 from datasets.wflw import WFLWCrops, read_faces
-from datasets.wflw_v import list_clips, read_landmarks
+from datasets.wflw_v import Clip, list_clips, read_landmarks
 from inference.network import predict
 from inference.streams import FreshSolver, RecurrentSolver
 from models import LDEQ, load_checkpoint
@@ -40,6 +41,7 @@ from utils.images import to_network_input
 from utils.metrics import nme, video_nme, video_nmj
 
 ROOT = Path(__file__).resolve().parents[1]
+IMAGE_SIZE = 64
 MEASUREMENTS = "measurements.json"
 BUDGETS = (1, 2, 4, 8, 16)
 CONVERGED, BUDGET = 5e-3, 12
@@ -63,7 +65,7 @@ RUNS: dict[str, tuple[str, ...]] = {
 }
 """Options of each run beside the common ones, which track one evaluation by `jfb` after 0 to 4 untracked ones."""
 COMMON = (
-    *("--preset", "mini", "--image_size", "64", "--initial_part", "backbone", "--max_depth", "4"),
+    *("--preset", "mini", "--image_size", str(IMAGE_SIZE), "--initial_part", "backbone", "--max_depth", "4"),
     *("--epochs", "1", "--batch_size", "16", "--learning_rate", "1e-3", "--warm_up", "0.05", "--ema_decay", "0.99"),
 )
 VIDEO_MODES = {
@@ -79,19 +81,22 @@ def main() -> None:
     parser.add_argument("--faces", type=Path, required=True)
     parser.add_argument("--clips", type=Path, required=True)
     parser.add_argument("--initial_weights", type=Path, default=ROOT / "weights" / "ldeq_mini.safetensors")
-    parser.add_argument("--samples", type=positive_integer, default=9600, help="of each run")
+    parser.add_argument("--samples", type=positive_integer, default=6400, help="of each run")
     parser.add_argument("--only", nargs="+", choices=RUNS, default=list(RUNS), metavar="RUN")
     parser.add_argument("--only_report", action="store_true", help="table and curves of what has been measured")
     parser.add_argument("--output_folder", type=Path, default=Path("runs/depth"))
     args = parser.parse_args()
     torch.set_num_threads(1)
+    clips = list_clips(args.clips, "all").clips
+    steps: list[TimeStep] = []
     for name in args.only if not args.only_report else ():
         folder = args.output_folder / name.replace(", ", "_").replace(" ", "_")
         if (folder / MEASUREMENTS).exists():
             continue
         train(folder, RUNS[name], args)
+        steps = steps or list(stream_crops(clips, len(clips), IMAGE_SIZE))
         model = load_checkpoint(folder / "weights.safetensors").to(memory_format=torch.channels_last)
-        measured = {"name": name, **measure_faces(model, args.faces), **measure_clips(model, args.clips)}
+        measured = {"name": name, **measure_faces(model, args.faces), **measure_clips(model, clips, steps)}
         (folder / MEASUREMENTS).write_text(json.dumps(measured, indent=2) + "\n", encoding="utf-8")
         print(json.dumps(measured), flush=True)
     found = {
@@ -139,15 +144,14 @@ def measure_faces(model: LDEQ, faces: Path) -> dict[str, Any]:
 
 
 @torch.inference_mode()
-def measure_clips(model: LDEQ, folder: Path) -> dict[str, Any]:
+def measure_clips(model: LDEQ, clips: Sequence[Clip], steps: Sequence[TimeStep]) -> dict[str, Any]:
     """NME and NMJ of fresh solves and of RwR with 2 evaluations a frame, means over the clips of each split."""
-    clips = list_clips(folder, "all").clips
     solvers = {
         mode: FreshSolver(model) if config is None else RecurrentSolver(model, len(clips), config)
         for mode, config in VIDEO_MODES.items()
     }
     found = {mode: [np.empty((clip.frames, 98, 2)) for clip in clips] for mode in solvers}
-    for step in stream_crops(clips, len(clips), model.config.image_size):
+    for step in steps:
         if step.slots.size == 0:
             continue
         images = to_network_input(step.images[:, 0]).to(memory_format=torch.channels_last)
