@@ -20,7 +20,7 @@ Landmarks go to --landmarks, JSON Lines or CSV (inference/landmark_files.py), by
 import argparse
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from itertools import chain
 from pathlib import Path
@@ -32,17 +32,18 @@ from tqdm import tqdm
 
 from datasets.wflw import NUM_LANDMARKS
 from inference.detector import PICTURE_SIDE, VIDEO_SIDE, CenterFaceDetector
-from inference.faces import BoxFollower, Face, FaceFollower
+from inference.faces import Face, FaceTracker
 from inference.landmark_files import LandmarkWriter, read_boxes
 from inference.network import load_network, resolve_device
 from inference.options import add_machine_options, add_weights_option
 from inference.predictor import LandmarkPredictor
-from inference.tracker import LandmarkTracker, RestartRule
+from inference.streams import RestartRule
+from inference.tracker import TrackingConfig
 from models import LDEQ
 from models.rwr import VARIANTS
 from utils.command_line import run, true_or_false
 from utils.crops import CROP_RULES, CropRule
-from utils.drawing import COLOURS, draw_face
+from utils.drawing import draw_faces
 from utils.errors import CheckpointError, InputError
 from utils.geometry import box_to_crop
 from utils.side_by_side import JitterMeter, side_by_side
@@ -157,7 +158,7 @@ def run_pictures(source: Source, model: LDEQ, writer: LandmarkWriter, args: argp
         faces = [Face(face, found) for face, found in zip(boxes, predictor(picture, list(boxes.values())), strict=True)]
         write_faces(writer, number, faces, {"image": path.name})
         count, without = count + len(faces), without + (not faces)
-        overlay = draw_faces(picture, faces)
+        overlay = draw(picture, faces)
         if args.save:
             write_picture(overlay_path(args.save, path) if source.kind == "folder" else args.save, overlay)
         if args.show and show(source.name, overlay, wait=True):
@@ -176,9 +177,9 @@ def overlay_path(folder: Path, picture: Path) -> Path:
 def run_video(source: Source, model: LDEQ, writer: LandmarkWriter, args: argparse.Namespace) -> int:
     """A video, from frame to frame; Ctrl-C ends it and keeps what is done. Returns the exit status."""
     find = make_finder(model, args)
-    rule = CropRule(exact=CROP_RULES[args.crop].exact)
     # On the very crops of RwR, so that nothing else differs.
-    afresh = BoxFollower(lambda: LandmarkTracker(model, False, crop=rule, precision=args.precision))
+    rule = CropRule(exact=CROP_RULES[args.crop].exact)
+    afresh = FaceTracker(model, TrackingConfig(rwr=None, crop=rule), precision=args.precision)
     meters = {title: JitterMeter() for title in (NO_RWR, RWR)}
     numbers, count, started = set(), 0, time.monotonic()
     with ExitStack() as stack:
@@ -199,7 +200,7 @@ def run_video(source: Source, model: LDEQ, writer: LandmarkWriter, args: argpars
                     boxes = {face.number: face.landmarks.box for face in faces}
                     overlay = compare(frame, {NO_RWR: afresh.step(frame, boxes), RWR: faces}, meters)
                 else:
-                    overlay = draw_faces(frame, faces)
+                    overlay = draw(frame, faces)
                 if overlays:
                     overlays.write(overlay)
                 if args.show and show(source.name, overlay):
@@ -236,26 +237,21 @@ def make_boxes(args: argparse.Namespace, side: int) -> Callable[[int, np.ndarray
 def make_finder(model: LDEQ, args: argparse.Namespace) -> Callable[[int, np.ndarray], list[Face]]:
     """What gives the faces of the next frame of a video, from its number and its picture."""
 
-    def new_tracker() -> LandmarkTracker:
-        return make_tracker(model, args)
-
+    tracker = FaceTracker(model, tracking_config(args), precision=args.precision)
     if not (args.boxes or args.cropped):
-        detecting = FaceFollower(new_tracker, CenterFaceDetector(VIDEO_SIDE))
-        return lambda number, frame: detecting.step(frame)
-    given, boxes_of = BoxFollower(new_tracker), make_boxes(args, VIDEO_SIDE)
-    return lambda number, frame: given.step(frame, boxes_of(number, frame))
+        tracker.detector = CenterFaceDetector(VIDEO_SIDE)
+        return lambda number, frame: tracker.step(frame)
+    boxes_of = make_boxes(args, VIDEO_SIDE)
+    return lambda number, frame: tracker.step(frame, boxes_of(number, frame))
 
 
-def make_tracker(model: LDEQ, args: argparse.Namespace) -> LandmarkTracker:
-    """The tracker of a new face."""
-    return LandmarkTracker(
-        model,
-        args.rwr,
-        VARIANTS[args.rwr_variant],
-        args.solve_first_frame,
-        RestartRule() if args.restart else None,
-        CROP_RULES["exact"] if args.cropped else CROP_RULES[args.crop],
-        args.precision,
+def tracking_config(args: argparse.Namespace) -> TrackingConfig:
+    """How the faces of a video are followed."""
+    return TrackingConfig(
+        rwr=VARIANTS[args.rwr_variant] if args.rwr else None,
+        solve_first_frame=args.solve_first_frame,
+        restart=RestartRule() if args.restart else None,
+        crop=CROP_RULES["exact" if args.cropped else args.crop],
     )
 
 
@@ -283,21 +279,18 @@ def write_faces(writer: LandmarkWriter, number: int, faces: list[Face], extra: d
         )
 
 
-def draw_faces(picture: np.ndarray, faces: list[Face], colours: Sequence[str] = COLOURS) -> np.ndarray:
-    """A copy of a picture with the landmarks of its faces, in the colours of their numbers."""
-    overlay = picture.copy()
-    for face in faces:
-        caption = str(face.number) if len(faces) > 1 else ""
-        draw_face(overlay, face.landmarks.landmarks, colours[face.number % len(colours)], caption)
-    return overlay
+def draw(picture: np.ndarray, faces: list[Face]) -> np.ndarray:
+    """A copy of a picture with the landmarks of its faces."""
+    numbers = [face.number for face in faces]
+    return draw_faces(picture, [face.landmarks.landmarks for face in faces], numbers=numbers)
 
 
 def compare(frame: np.ndarray, faces: dict[str, list[Face]], meters: dict[str, JitterMeter]) -> np.ndarray:
     """Methods side by side on one frame."""
     panels = {}
-    for (title, of_method), colour in zip(faces.items(), COLOURS, strict=False):
+    for title, of_method in faces.items():
         meters[title].add({face.number: face.landmarks.landmarks for face in of_method})
-        panels[title] = draw_faces(frame, of_method, [colour])
+        panels[title] = draw(frame, of_method)
     return side_by_side(panels, meters)
 
 

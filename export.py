@@ -21,8 +21,9 @@ import torch
 from torch import Tensor, nn
 
 from inference.options import add_weights_option
-from inference.streams import RwR
+from inference.streams import Streams
 from models import LDEQ, load_checkpoint
+from models.rwr import VARIANTS
 from utils.command_line import run
 from utils.errors import OptionError
 
@@ -157,8 +158,8 @@ def largest_difference(model: LDEQ, backbone: Path, cell: Path) -> float:
     """How far the export's keypoints are from PyTorch's on a few frames of noise, in the unit of the crop."""
     size = model.config.image_size
     crops = torch.randn(FRAMES, 3, size, size, generator=torch.Generator().manual_seed(0))
-    rwr, whole = RwR(model, 1), torch.eye(2, 3, dtype=torch.float64)[None]
-    expected = [rwr.step(crop[None], whole).keypoints[0].numpy() for crop in crops]
+    rwr, whole = Streams(model, VARIANTS["faithful"]), np.eye(2, 3)[None]
+    expected = [rwr.step(crop[None], whole, [0]).keypoints[0] for crop in crops]
     found = list(rwr_landmarks(backbone, cell, crops.numpy()))
     return float(np.abs(np.stack(found) - np.stack(expected)).max())
 

@@ -34,6 +34,7 @@ from evaluation.figures import Panel, contact_sheet, error_curves
 from evaluation.scores import Predictions, Score, write_predictions
 from inference.network import load_network, predict, resolve_device
 from inference.options import add_machine_options, add_weights_option
+from inference.results import to_results
 from models import LDEQ, LDEQConfig, LDEQOutput
 from solvers import SOLVERS, Status
 from solvers.contract import StopRule
@@ -188,19 +189,17 @@ def infer(
 
 def to_predictions(output: LDEQOutput, landmarks: Tensor, config: LDEQConfig) -> Predictions:
     """What is kept of a batch: everything but heatmaps and states."""
-    solution = output.solution
-    if solution is None:
-        evaluations = np.full(len(landmarks), config.explicit_depth)
-        residual, status = np.full(len(landmarks), np.nan), np.full(len(landmarks), EXPLICIT)
+    results = to_results(output, config)
+    if output.solution is None:
+        status = np.full(len(landmarks), EXPLICIT)
     else:
-        evaluations, residual = solution.evals.cpu().numpy(), solution.residual.cpu().numpy()
-        status = np.array([status_text(Status(value)) for value in solution.status.tolist()])
+        status = np.array([status_text(Status(value)) for value in output.solution.status.tolist()])
     return Predictions(
-        keypoints=output.keypoints.cpu().double().numpy(),
+        keypoints=results.keypoints,
         landmarks=landmarks.numpy(),
-        uncertainty=output.uncertainty.cpu().float().numpy(),
-        evaluations=evaluations,
-        residual=residual,
+        uncertainty=results.uncertainty.astype(np.float32),
+        evaluations=results.evaluations,
+        residual=results.residual,
         status=status,
     )
 

@@ -49,13 +49,13 @@ from datasets.wflw_v import (
     read_landmarks,
 )
 from evaluation.comparison import TUNING_RULE, LabelledTrack, MethodScore, format_table, score_tracks, tune_filter
-from evaluation.convergence import convergence, milliseconds_per_frame
+from evaluation.convergence import FrameSolver, convergence, milliseconds_per_frame
 from evaluation.filters import filter_grids
 from evaluation.video_figures import clip_figure, comparison_figure, convergence_figure, draw_overlay
 from evaluation.video_results import ClipPredictions, ClipRow, VideoResults, average
 from inference.network import load_network, resolve_device
 from inference.options import add_machine_options, add_weights_option
-from inference.streams import FrameSolver, FreshSolver, RecurrentSolver
+from inference.streams import Streams
 from models import LDEQ
 from models.rwr import VARIANTS, RwRConfig
 from solvers.contract import StopRule
@@ -249,9 +249,8 @@ def rwr_config(mode: str, args: argparse.Namespace) -> RwRConfig:
 
 def make_solver(mode: str, model: LDEQ, slots: int, args: argparse.Namespace) -> FrameSolver:
     """The way in which a mode solves its frames."""
-    if mode == NO_RWR:
-        return FreshSolver(model, args.precision)
-    return RecurrentSolver(model, slots, rwr_config(mode, args), args.precision)
+    config = None if mode == NO_RWR else rwr_config(mode, args)
+    return Streams(model, config, precision=args.precision, batch_size=slots).step
 
 
 def to_device(images: np.ndarray, model: LDEQ) -> Tensor:

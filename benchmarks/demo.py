@@ -12,6 +12,7 @@ import argparse
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 if __name__ == "__main__":
@@ -24,15 +25,14 @@ import torch
 
 from datasets.wflw import NUM_LANDMARKS
 from inference.detector import CenterFaceDetector, FaceDetector
-from inference.faces import FaceFollower
+from inference.faces import FaceTracker
 from inference.network import load_network, resolve_device
 from inference.options import add_machine_options, add_weights_option
-from inference.predictor import crop_face
-from inference.tracker import LandmarkTracker, RestartRule
+from inference.predictor import crop_faces
+from inference.tracker import TRACKING
 from models.rwr import VARIANTS
 from utils.command_line import positive_integer, run
-from utils.crops import CROP_RULES
-from utils.drawing import COLOURS, draw_face
+from utils.drawing import draw_faces
 from utils.sources import open_source, read_frames, silence_opencv
 from utils.writers import VideoWriter
 
@@ -95,14 +95,9 @@ def enlarge(video: Path, enlarged: Path) -> Path:
 def measure(video: Path, args: argparse.Namespace) -> dict[str, float]:
     """Seconds a frame of every stage, and the mean number of faces."""
     model = load_network(args.landmark_model_weights, resolve_device(args.device), NUM_LANDMARKS, "sample")
-    config, rule = VARIANTS[args.rwr_variant], CROP_RULES["steady"]
+    config = replace(TRACKING["steady"], rwr=VARIANTS[args.rwr_variant])
     detector = TimedDetector(CenterFaceDetector())
-    follower = FaceFollower(
-        lambda: LandmarkTracker(
-            model, True, config, solve_first_frame=True, restart=RestartRule(), crop=rule, precision=args.precision
-        ),
-        detector,
-    )
+    follower = FaceTracker(model, config, detector=detector, precision=args.precision)
     sums = dict.fromkeys((*STAGES, "faces"), 0.0)
     frames = 0
     for repeat in range(args.repeats + 1):
@@ -117,12 +112,11 @@ def measure(video: Path, args: argparse.Namespace) -> dict[str, float]:
             detector.seconds = 0.0
             faces = follower.step(frame)
             followed = time.perf_counter()
-            overlay = frame.copy()
-            for face in faces:
-                draw_face(overlay, face.landmarks.landmarks, COLOURS[face.number % len(COLOURS)], "")
+            draw_faces(frame, [face.landmarks.landmarks for face in faces])
             drawn = time.perf_counter()
-            for face in faces:
-                crop_face(frame, face.landmarks.box, model.config.image_size, "bgr", rule.exact)
+            if faces:
+                boxes = np.array([face.landmarks.box for face in faces])
+                crop_faces(frame, boxes, model.config.image_size, "bgr", config.crop)
             crop = time.perf_counter() - drawn
             # The first pass only warms up.
             if repeat == 0 and number < WARM_UP_FRAMES:

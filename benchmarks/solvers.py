@@ -34,6 +34,7 @@ from models.cell import Cell
 from models.config import LDEQConfig
 from solvers import AndersonConfig, BroydenConfig, FixedPointConfig, SolverConfig, solve
 from solvers.anderson import mixing_weights
+from solvers.compaction import Departure
 from solvers.contract import Map
 from utils.command_line import positive_integer, run
 
@@ -82,6 +83,10 @@ class RecomputedGramMethod:
         weights = mixing_weights(gram, slot, config.lam, config.ridge).unsqueeze(1)
         mixed = config.beta * torch.bmm(weights, images) + (1 - config.beta) * torch.bmm(weights, iterates)
         return mixed.squeeze(1)
+
+    def drop(self, departure: Departure) -> None:
+        """See `Method.drop`."""
+        self.iterates, self.images = departure.shrink(self.iterates), departure.shrink(self.images)
 
 
 SOLVERS: dict[str, SolverConfig] = {

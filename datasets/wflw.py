@@ -29,6 +29,7 @@ from utils.errors import InputError
 from utils.geometry import box_to_crop, landmark_box, transform_points
 from utils.images import resize_image, to_network_input
 from utils.metrics import OUTER_EYE_CORNERS
+from utils.reading import read_lines
 
 NUM_LANDMARKS = 98
 PRECROPPED_SIZE = 256
@@ -292,15 +293,8 @@ def _same_image(first: Path, second: Path) -> bool:
 
 def _read_lines(path: Path) -> Iterator[tuple[str, list[str]]]:
     """The lines of a list that are not blank: where each stands, for messages, and its fields."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such list of faces; check the dataset folder and the split") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as text ({error}); get the file again") from error
-    for number, line in enumerate(text.splitlines(), start=1):
-        if fields := line.split():
-            yield f"{path}, line {number}", fields
+    for where, line in read_lines(path, "check the dataset folder and the split"):
+        yield where, line.split()
 
 
 def _parse_precropped(fields: list[str], image_folder: Path, where: str) -> Face:

@@ -21,6 +21,7 @@ import numpy as np
 
 from datasets.wflw import NUM_LANDMARKS
 from utils.errors import ClipError, InputError
+from utils.reading import open_array, read_lines
 
 SPLITS = ("easy", "hard", "all")
 
@@ -119,11 +120,7 @@ def _split_ids(root: Path, split: str) -> dict[str, str]:
 
 
 def _read_ids(path: Path) -> list[str]:
-    try:
-        ids = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as text ({error}); get the file again") from error
-    ids = [video_id.strip() for video_id in ids if video_id.strip()]
+    ids = [line for _, line in read_lines(path)]
     if not ids:
         raise InputError(f"{path}: lists no clip; the file is empty, get it again or remove it")
     if len(set(ids)) < len(ids):
@@ -177,14 +174,9 @@ def _open_landmarks(root: Path, video_id: str) -> np.ndarray:
 
 def _open_array(root: Path, name: str) -> np.ndarray:
     try:
-        array = np.lib.format.open_memmap(root / name, mode="r")
-    except FileNotFoundError as error:
-        raise ClipError(f"{name}: no such file") from error
-    except (OSError, ValueError, EOFError) as error:
-        raise ClipError(f"{name}: is not an array of numbers that can be read ({error}); get it again") from error
-    if array.dtype.kind not in "fiu":
-        raise ClipError(f"{name}: holds {array.dtype}, expected numbers")
-    return array
+        return open_array(root / name)
+    except InputError as error:
+        raise ClipError(str(error).replace(str(root / name), name, 1)) from error
 
 
 def read_boxes(clip: Clip) -> np.ndarray:

@@ -1,19 +1,24 @@
 """Residual against evaluations from a cold and a warm start, and the time that a frame takes."""
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from inference.streams import FrameSolver, RwR
+from inference.network import Network
+from inference.results import FrameResults
+from inference.streams import Streams
 from models.ldeq import LDEQ
 from models.rwr import RwRConfig
 from solvers import FixedPointConfig, SolverConfig
 
 WARM_UP_FRAMES = 5
+
+FrameSolver = Callable[[Tensor, np.ndarray, np.ndarray, np.ndarray], FrameResults]
+"""`Streams.step`."""
 
 
 def milliseconds_per_frame(solver: FrameSolver, images: Sequence[Tensor], matrices: Sequence[np.ndarray]) -> float:
@@ -22,7 +27,7 @@ def milliseconds_per_frame(solver: FrameSolver, images: Sequence[Tensor], matric
     Args:
         solver: with one slot.
         images: crops (3, S, S) of consecutive frames, on the model's device; the first few only warm up.
-        matrices: (2, 3) each, see `FrameSolver`.
+        matrices: (2, 3) each, see `Streams.step`.
 
     Returns:
         The median in milliseconds; NaN without enough frames.
@@ -48,7 +53,7 @@ def convergence(
         model: implicit, in evaluation mode.
         config: of RwR.
         images: crops (3, S, S) of consecutive frames, on the model's device.
-        matrices: (2, 3) each, see `FrameSolver`.
+        matrices: (2, 3) each, see `Streams.step`.
         every: one frame in so many is measured, the first never.
         max_evals: evaluations of a solve.
 
@@ -61,13 +66,14 @@ def convergence(
     if not isinstance(own, FixedPointConfig):
         solvers[type(own).__name__.removesuffix("Config")] = own
     traces: dict[str, list[Tensor]] = {f"{name}, {start} start": [] for name in solvers for start in ("cold", "warm")}
-    rwr = RwR(model, 1, config)
+    rwr, network = Streams(model, config), Network(model)
     for number, (image, matrix) in enumerate(zip(images, matrices, strict=True)):
         batch = image[None].to(memory_format=torch.channels_last)
         if number > 0 and number % every == 0:
+            embedded = network.embed(batch)
             for name, solver in solvers.items():
-                solving = model.with_solver(replace(solver, max_evals=max_evals, tol=0))
-                for start, state in (("cold", None), ("warm", rwr.state)):
-                    traces[f"{name}, {start} start"].append(solving(batch, state).solution.trace[:, 0].cpu())
-        rwr.step(batch, torch.from_numpy(matrix)[None])
+                solving = network.with_solver(replace(solver, max_evals=max_evals, tol=0), final_evaluation=False)
+                for start, state in (("cold", None), ("warm", rwr.state(0))):
+                    traces[f"{name}, {start} start"].append(solving.solve(embedded, state).solution.trace[:, 0].cpu())
+        rwr.step(batch, matrix[None], [0])
     return {name: torch.stack(of_start, dim=1).numpy() for name, of_start in traces.items() if of_start}

@@ -8,8 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from evaluation.comparison import MethodScore
-from evaluation.figures import PREDICTED_COLOUR, TRUE_COLOUR
-from utils.drawing import bgr, draw_points, draw_text
+from utils.drawing import draw_face, draw_rings, draw_text
 from utils.metrics import frame_jitter, nme
 
 TEXT_SHARE = 0.035
@@ -23,8 +22,8 @@ def draw_overlay(
 
     Args:
         frame: (H, W, 3) uint8 BGR; left as it is.
-        predicted: (K, 2) x, y in pixels.
-        true: (K, 2) likewise.
+        predicted: (98, 2) x, y in pixels; drawn as the contours of the face.
+        true: (98, 2) likewise; drawn as rings.
         box: (4,) x1, y1, x2, y2 in pixels.
         error: NME of the frame as a fraction.
         jitter: Of the frame, see `utils.metrics.frame_jitter`; None for the first.
@@ -33,20 +32,18 @@ def draw_overlay(
         (H, W, 3) uint8 BGR.
     """
     picture = frame.copy()
-    face = max(box[2] - box[0], box[3] - box[1])
-    radius = max(1, round(0.006 * face))
     corners = np.round(box).astype(int).tolist()
     cv2.rectangle(picture, corners[:2], corners[2:], (255, 255, 255))
-    for points, colour in ((true, TRUE_COLOUR), (predicted, PREDICTED_COLOUR)):
-        draw_points(picture, points, radius, bgr(colour))
-    lines = [
-        (f"NME {100 * error:.2f} %  jitter {'-' if jitter is None else format(jitter, '.0f')}", "white"),
-        ("predicted", PREDICTED_COLOUR),
-        ("true", TRUE_COLOUR),
-    ]
+    draw_rings(picture, true)
+    draw_face(picture, predicted)
+    lines = (
+        f"NME {100 * error:.2f} %  jitter {'-' if jitter is None else format(jitter, '.0f')}",
+        "lines: predicted",
+        "rings: true",
+    )
     height = max(14, round(TEXT_SHARE * frame.shape[0]))
-    for line, (text, colour) in enumerate(lines, start=1):
-        draw_text(picture, text, (height // 2, round(1.3 * line * height)), height, bgr(colour))
+    for number, text in enumerate(lines, start=1):
+        draw_text(picture, text, (height // 2, round(1.3 * number * height)), height)
     return picture
 
 

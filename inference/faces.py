@@ -1,17 +1,20 @@
 """Finding faces in a stream of frames and following each one with a state of its own."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import linear_sum_assignment
 
-from inference.detector import FaceDetector
-from inference.predictor import FaceLandmarks
-from inference.tracker import LandmarkTracker
+from inference.detector import CenterFaceDetector, FaceDetector
+from inference.network import Precision
+from inference.results import FaceLandmarks
+from inference.tracker import TRACKING, BoxTracker, TrackingConfig
+from models.ldeq import LDEQ
 from utils.errors import OptionError
 from utils.geometry import box_overlap, landmark_box
+from utils.images import ColourOrder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,87 +68,129 @@ class Face:
 
 @dataclass(eq=False)
 class _Followed:
+    """A face by its number: the box that the next frame is cropped by, and what was found in the last frame."""
+
     number: int
-    tracker: LandmarkTracker
     box: np.ndarray
+    last: FaceLandmarks | None = None
     misses: int = 0
 
 
-class FaceFollower:
+class FaceTracker:
     """Follows all the faces of a video.
 
-    A face enters by a detection. From then on it is cropped by the tight box of its own last landmarks, with a tracker
-    of its own, until one of the rules counts it as gone: its landmarks have become unsure, the centre of its box has
-    left the frame, or detections no longer see it.
+    A face enters by a detection. From then on it is cropped by the tight box of its own last landmarks, with a state of
+    its own, until one of the rules counts it as gone: its landmarks have become unsure or its solve has failed, the
+    centre of its box has left the frame, or detections no longer see it. Or you say where the faces are: see `step`.
 
     Args:
-        new_tracker: makes the tracker of a new face.
-        detector: where faces are.
+        model: see `models.load_checkpoint`.
+        config: how a face is followed.
+        detector: where faces are; None for `CenterFaceDetector`, made when it is first needed.
         rules: when they are looked for, and when one is gone.
+        precision: see `inference.network.autocast`.
+        colour: order of the channels of the frames: "bgr", as OpenCV reads them, or "rgb".
+
+    Raises:
+        OptionError: RwR is asked of an explicit network.
     """
 
     def __init__(
-        self, new_tracker: Callable[[], LandmarkTracker], detector: FaceDetector, rules: FollowingRules | None = None
+        self,
+        model: LDEQ,
+        config: TrackingConfig = TRACKING["steady"],
+        *,
+        detector: FaceDetector | None = None,
+        rules: FollowingRules | None = None,
+        precision: Precision = "fp32",
+        colour: ColourOrder = "bgr",
     ):
-        self.new_tracker = new_tracker
+        self.tracker = BoxTracker(model, config, precision=precision, colour=colour)
         self.detector = detector
         self.rules = rules or FollowingRules()
+        self.colour: ColourOrder = colour
         self.reset()
 
     def reset(self) -> None:
         """Forget all faces: the next frame is the first of another video."""
+        self.tracker.reset()
         self._faces: list[_Followed] = []
         self._next_number = 0
         self._until_detection = 0
 
-    def step(self, frame: np.ndarray) -> list[Face]:
+    def step(self, frame: np.ndarray, boxes: Mapping[int, ArrayLike] | None = None) -> list[Face]:
         """The faces of the next frame, in ascending order of their numbers.
 
         Args:
-            frame: (H, W, 3) uint8, channels in the order of the tracker and the detector.
+            frame: (H, W, 3) uint8.
+            boxes: where the faces are, (4,) x1, y1, x2, y2 in pixels by the number of the face; then nothing is
+                detected, and every box has its face. One that was not in the frame before starts as a new one. Either
+                all frames of a video have boxes or none.
+
+        Raises:
+            ValueError: The frame or a box has another form, or a box has no area.
+            OptionError: The detector is missing.
         """
+        if boxes is not None:
+            return self._step_in_boxes(frame, boxes)
         detected = self._until_detection <= 0 or not self._faces
         if detected:
             self._detect(frame)
-        if not self._track(frame) and not detected:
+        if not self._track(frame, self._faces) and not detected:
             # The place where a face was lost may be a cut: look at once for those that are there now.
             detected = True
             self._detect(frame)
-            self._track(frame, only_new=True)
+            self._track(frame, [face for face in self._faces if face.last is None])
         self._drop_doubles()
         if any(face.misses for face in self._faces):
             self._until_detection = 0
         else:
             self._until_detection = self.rules.detect_every - 1 if detected else self._until_detection - 1
-        return [Face(face.number, face.tracker.last) for face in self._faces]
+        return [Face(face.number, face.last) for face in self._faces if face.last is not None]
+
+    def _step_in_boxes(self, frame: np.ndarray, boxes: Mapping[int, ArrayLike]) -> list[Face]:
+        found = self.tracker.step(frame, {number: boxes[number] for number in sorted(boxes)})
+        for face in self._faces:
+            if face.number not in found:
+                self.tracker.leave(face.number)
+        self._faces = [_Followed(number, face.box, face) for number, face in found.items()]
+        return [Face(number, face) for number, face in found.items()]
 
     def _detect(self, frame: np.ndarray) -> None:
-        boxes = self.detector.detect(frame)[:, :4]
+        if self.detector is None:
+            self.detector = CenterFaceDetector()
+        bgr = frame if self.colour == "bgr" else np.ascontiguousarray(frame[..., ::-1])
+        boxes = self.detector.detect(bgr)[:, :4]
         pairs = match_boxes([face.box for face in self._faces], boxes, self.rules.overlap)
         for index, face in enumerate(self._faces):
             face.misses = 0 if index in pairs else face.misses + 1
-        self._faces = [face for face in self._faces if face.misses < self.rules.misses]
+        self._keep([face for face in self._faces if face.misses < self.rules.misses])
         for index in sorted(set(range(len(boxes))) - set(pairs.values())):
             if self._is_inside(boxes[index], frame):
-                self._faces.append(_Followed(self._next_number, self.new_tracker(), boxes[index]))
+                self._faces.append(_Followed(self._next_number, boxes[index]))
                 self._next_number += 1
 
-    def _track(self, frame: np.ndarray, only_new: bool = False) -> bool:
-        """Find the landmarks and drop the faces that are lost; whether none was."""
-        kept = []
-        for face in self._faces:
-            if only_new and face.tracker.last is not None:
-                kept.append(face)
-                continue
-            face.tracker.step(frame, face.box)
-            found = face.tracker.last
-            face.box = landmark_box(found.landmarks)
-            side = np.max(face.box[2:] - face.box[:2])
-            if self._is_inside(face.box, frame) and found.uncertainty.mean() <= self.rules.uncertainty * side:
-                kept.append(face)
+    def _track(self, frame: np.ndarray, faces: list[_Followed]) -> bool:
+        """Find the landmarks of some of the faces and drop those that are lost; whether none was."""
+        found = self.tracker.step(frame, {face.number: face.box for face in faces})
+        for face in faces:
+            face.last = found[face.number]
+            face.box = landmark_box(face.last.landmarks)
+        kept = [face for face in self._faces if face.number not in found or not self._is_lost(face, frame)]
         none_lost = len(kept) == len(self._faces)
-        self._faces = kept
+        self._keep(kept)
         return none_lost
+
+    def _is_lost(self, face: _Followed, frame: np.ndarray) -> bool:
+        if face.last is None or face.last.failed or not self._is_inside(face.box, frame):
+            return True
+        return bool(face.last.uncertainty.mean() > self.rules.uncertainty * np.max(face.box[2:] - face.box[:2]))
+
+    def _keep(self, kept: list[_Followed]) -> None:
+        for face in self._faces:
+            if face not in kept:
+                self.tracker.leave(face.number)
+        self._faces = kept
 
     def _is_inside(self, box: np.ndarray, frame: np.ndarray) -> bool:
         centre, extent = (box[:2] + box[2:]) / 2, box[2:] - box[:2]
@@ -157,35 +202,7 @@ class FaceFollower:
         for face in self._faces:
             if all(box_overlap(face.box, other.box) <= self.rules.overlap for other in kept):
                 kept.append(face)
-        self._faces = kept
-
-
-class BoxFollower:
-    """Follows faces whose boxes somebody else knows, each by its number.
-
-    Args:
-        new_tracker: makes the tracker of a new face.
-    """
-
-    def __init__(self, new_tracker: Callable[[], LandmarkTracker]):
-        self.new_tracker = new_tracker
-        self._trackers: dict[int, LandmarkTracker] = {}
-
-    def step(self, frame: np.ndarray, boxes: Mapping[int, ArrayLike]) -> list[Face]:
-        """The faces of the next frame, in ascending order of their numbers.
-
-        Args:
-            frame: (H, W, 3) uint8, channels in the order of the tracker.
-            boxes: (4,) x1, y1, x2, y2 in pixels by the number of the face. One that was not in the frame before starts
-                anew.
-
-        Raises:
-            ValueError: A box has no area.
-        """
-        self._trackers = {number: self._trackers.get(number) or self.new_tracker() for number in sorted(boxes)}
-        for number, tracker in self._trackers.items():
-            tracker.step(frame, boxes[number])
-        return [Face(number, tracker.last) for number, tracker in self._trackers.items()]
+        self._keep(kept)
 
 
 def match_boxes(first: list[np.ndarray] | np.ndarray, second: np.ndarray, overlap: float) -> dict[int, int]:

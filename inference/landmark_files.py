@@ -1,9 +1,9 @@
 """The landmarks of faces as files: JSON Lines or CSV to write, boxes to read."""
 
-import csv
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -11,7 +11,8 @@ from typing import Any, Self
 import numpy as np
 
 from utils.errors import InputError, OutputError
-from utils.files import cannot_write, csv_line
+from utils.files import Aside, csv_line, written
+from utils.reading import open_array, read_table
 
 LANDMARK_SUFFIXES = (".jsonl", ".csv")
 
@@ -23,6 +24,9 @@ DECIMALS = 3
 
 class LandmarkWriter:
     """Writes a line for every face of every frame, as it comes; a context manager.
+
+    The file gets its name at the end. What a run has written that fails or is killed is kept aside (`<name>.part`),
+    and an older file is as it was.
 
     A line of JSON has the keys frame, face, box [x1, y1, x2, y2], landmarks [[x, y, uncertainty], ...], evaluations and
     residual (null for an explicit network), and those of `extra`. A line of CSV has the columns frame, face, x1, y1,
@@ -41,14 +45,12 @@ class LandmarkWriter:
     def __init__(self, path: Path, landmarks: int, extra: Sequence[str] = ()):
         if path.suffix.lower() not in LANDMARK_SUFFIXES:
             raise OutputError(f"{path}: landmarks are written as {' or '.join(LANDMARK_SUFFIXES)}; choose such a name")
-        self.path = path
+        self.aside = Aside(path)
         self.as_csv = path.suffix.lower() == ".csv"
         self.extra = tuple(extra)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self.file = path.open("w", encoding="utf-8", newline="")
-        except OSError as error:
-            raise cannot_write(path, error) from error
+        self.rows = 0
+        with written(path):
+            self.file = self.aside.part.open("w", encoding="utf-8", newline="")
         if self.as_csv:
             points = [f"{name}_{index}" for index in range(landmarks) for name in ("x", "y", "uncertainty")]
             self._append(csv_line(["frame", "face", *BOX_COLUMNS, "evaluations", "residual", *self.extra, *points]))
@@ -79,6 +81,7 @@ class LandmarkWriter:
         Raises:
             OutputError: If the file cannot be written.
         """
+        self.rows += 1
         points = np.column_stack([landmarks, uncertainty]).round(DECIMALS)
         corners = box.round(DECIMALS).tolist()
         more = {name: extra[name] for name in self.extra}
@@ -92,11 +95,9 @@ class LandmarkWriter:
         self._append(json.dumps(row, allow_nan=False) + "\n")
 
     def _append(self, text: str) -> None:
-        try:
+        with written(self.aside.path):
             self.file.write(text)
             self.file.flush()
-        except OSError as error:
-            raise cannot_write(self.path, error) from error
 
     def __enter__(self) -> Self:
         return self
@@ -104,7 +105,12 @@ class LandmarkWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.file.close()
+        with suppress(OSError):  # all is flushed, but after a full disk closing fails again
+            self.file.close()
+        if error is None:
+            self.aside.commit()
+        elif self.rows == 0:
+            self.aside.discard()
 
 
 def read_boxes(path: Path) -> dict[int, dict[int, np.ndarray]]:
@@ -120,15 +126,12 @@ def read_boxes(path: Path) -> dict[int, dict[int, np.ndarray]]:
     Raises:
         InputError: If it is neither, or a number is missing or not finite, or a box has no area.
     """
-    try:
-        if path.suffix.lower() == ".npy":
-            boxes = _read_array(path)
-        elif path.suffix.lower() == ".csv":
-            boxes = _read_table(path)
-        else:
-            raise InputError(f"{path}: boxes are read from .npy or .csv; convert it")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error}); check the file") from error
+    if path.suffix.lower() == ".npy":
+        boxes = _read_array(path)
+    elif path.suffix.lower() == ".csv":
+        boxes = _read_table(path)
+    else:
+        raise InputError(f"{path}: boxes are read from .npy or .csv; convert it")
     for frame, of_frame in boxes.items():
         for face, box in of_frame.items():
             if not np.isfinite(box).all() or box[2] <= box[0] or box[3] <= box[1]:
@@ -139,30 +142,23 @@ def read_boxes(path: Path) -> dict[int, dict[int, np.ndarray]]:
 
 
 def _read_array(path: Path) -> dict[int, dict[int, np.ndarray]]:
-    try:
-        array = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise InputError(f"{path}: is not an array of numbers that can be read ({error}); write it again") from error
-    if array.ndim != 2 or array.shape[1] < 4 or array.dtype.kind not in "fiu":
-        raise InputError(f"{path}: has shape {array.shape} of {array.dtype}, expected numbers (frames, 4): x1 y1 x2 y2")
+    array = open_array(path)
+    if array.ndim != 2 or array.shape[1] < 4:
+        raise InputError(f"{path}: has shape {array.shape}, expected (frames, 4): x1 y1 x2 y2; correct the file")
     return {frame: {0: box} for frame, box in enumerate(array[:, :4].astype(np.float64))}
 
 
 def _read_table(path: Path) -> dict[int, dict[int, np.ndarray]]:
     boxes: dict[int, dict[int, np.ndarray]] = {}
-    with path.open(newline="", encoding="utf-8") as file:
-        table = csv.DictReader(file)
-        missing = [name for name in ("frame", "face", *BOX_COLUMNS) if name not in (table.fieldnames or ())]
-        if missing:
-            raise InputError(f"{path}: has no column {' '.join(missing)}; name the columns in the first line")
-        for row in table:
-            try:
-                frame, face = int(row["frame"]), int(row["face"])
-                boxes.setdefault(frame, {})[face] = np.array(_numbers(row), dtype=np.float64)
-            except (TypeError, ValueError) as error:
-                raise InputError(f"{path}: line {table.line_num}: {error}; correct it") from error
+    for where, row in read_table(path, ("frame", "face", *BOX_COLUMNS)):
+        try:
+            frame, face = int(row["frame"]), int(row["face"])
+            box = np.array([float(row[name]) for name in BOX_COLUMNS])
+        except ValueError as error:
+            raise InputError(f"{where}: {error}; correct it") from error
+        of_frame = boxes.setdefault(frame, {})
+        if frame < 0 or face < 0 or face in of_frame:
+            problem = "stands in the file twice" if face in of_frame else "has a negative number"
+            raise InputError(f"{where}: face {face} of frame {frame} {problem}; correct it")
+        of_frame[face] = box
     return boxes
-
-
-def _numbers(row: Mapping[str, str]) -> Sequence[float]:
-    return [float(row[name]) for name in BOX_COLUMNS]

@@ -1,5 +1,6 @@
 """Running a network over batches: device, precision, memory format, and what the command line says of its solver."""
 
+import copy
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import replace
@@ -10,8 +11,9 @@ import torch
 from torch import Tensor
 
 from models.checkpoints import load_checkpoint
+from models.deq import deq, repeat
 from models.ldeq import LDEQ, LDEQOutput
-from solvers import SOLVERS
+from solvers import SOLVERS, Solution, SolverConfig
 from solvers.contract import StopRule
 from utils.errors import CheckpointError, OptionError
 
@@ -78,20 +80,84 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
 
 
-@torch.inference_mode()
+class Network:
+    """A network in use: what it computes once per image, the solve, and the landmarks of a state, each on its own.
+
+    So a solve can start where the caller wants it to, and be repeated on some of the images.
+
+    Args:
+        model: the network.
+        precision: see `autocast`.
+
+    Attributes:
+        config: of the network, with the solver in use.
+        device: where it is.
+    """
+
+    def __init__(self, model: LDEQ, precision: Precision = "fp32"):
+        self.model = model.eval()
+        self.config = model.config
+        self.precision = precision
+        self.device = next(model.parameters()).device
+
+    def with_solver(self, solver: SolverConfig, final_evaluation: bool) -> "Network":
+        """The same network with another solver, and with a final evaluation or without."""
+        other = copy.copy(self)
+        other.config = replace(self.config, solver=solver, final_evaluation=final_evaluation)
+        return other
+
+    def embed(self, images: Tensor) -> Tensor:
+        """All that is computed once per image, see `LDEQ.embed`; the images may be on any device."""
+        images = images.to(self.device, non_blocking=True, memory_format=torch.channels_last)
+        with autocast(self.device, self.precision):
+            return self.model.embed(images)
+
+    def solve(self, embedded: Tensor, z0: Tensor | None = None) -> LDEQOutput:
+        """Find the fixed points, and read the landmarks out of them.
+
+        Args:
+            embedded: (B, C, S/4, S/4) of `embed`.
+            z0: (B, Z, S/4, S/4) where the solve starts; None means zeros.
+        """
+        start = self.model.initial_state(embedded)
+        if z0 is not None:
+            start.copy_(z0)
+        with autocast(self.device, self.precision):
+            if self.config.mode == "explicit":
+                state, solution = (
+                    repeat(lambda z: self.model.cell(z, embedded), start, self.config.explicit_depth),
+                    None,
+                )
+            else:
+                state, solution = deq(
+                    lambda z: self.model.cell(z, embedded),
+                    start,
+                    self.config.solver,
+                    self.config.gradient,
+                    self.config.final_evaluation,
+                    track=False,
+                )
+        return self.read_out(state, solution)
+
+    def read_out(self, state: Tensor, solution: Solution | None) -> LDEQOutput:
+        """The landmarks of states (B, Z, S/4, S/4), beside the solution that led there."""
+        return LDEQOutput(*self.model.read_out(state), state, solution)
+
+    @torch.inference_mode()
+    def __call__(self, images: Tensor) -> LDEQOutput:
+        """Landmarks of a batch of crops (B, 3, S, S), solved from zeros."""
+        return self.solve(self.embed(images))
+
+
 def predict(model: LDEQ, batches: Iterable[Tensor], precision: Precision = "fp32") -> Iterator[LDEQOutput]:
     """Landmarks of a stream of image batches.
 
     Args:
-        model: in evaluation mode.
+        model: the network.
         batches: of (B, 3, S, S) ImageNet-normalised RGB images, on any device.
         precision: see `autocast`.
 
     Yields:
         The output of each batch, on the model's device.
     """
-    device = next(model.parameters()).device
-    for images in batches:
-        images = images.to(device, non_blocking=True, memory_format=torch.channels_last)
-        with autocast(device, precision):
-            yield model(images)
+    yield from map(Network(model, precision), batches)

@@ -1,36 +1,15 @@
 """Landmarks of the faces in a picture."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from inference.network import Precision, autocast
-from inference.streams import to_results
-from models.ldeq import LDEQ, LDEQOutput
+from inference.network import Precision
+from inference.results import FaceLandmarks, to_frame
+from inference.streams import Streams
+from models.ldeq import LDEQ
 from utils.crops import CROP_RULES, CropRule, crop_box
-from utils.geometry import transform_points
 from utils.images import ColourOrder, to_network_input, to_rgb
-
-
-@dataclass(frozen=True, eq=False)
-class FaceLandmarks:
-    """The landmarks of one face in a frame.
-
-    Attributes:
-        landmarks: (K, 2) float64 x, y in pixels of the frame.
-        uncertainty: (K,) float64 standard deviation of the heatmaps, sqrt((var x + var y) / 2), in pixels of the frame.
-        box: (4,) float64 x1, y1, x2, y2 that the face was cropped by.
-        evaluations: of the cell.
-        residual: relative residual of the solver's last evaluation; NaN for an explicit network.
-    """
-
-    landmarks: np.ndarray
-    uncertainty: np.ndarray
-    box: np.ndarray
-    evaluations: int
-    residual: float
 
 
 class LandmarkPredictor:
@@ -50,12 +29,10 @@ class LandmarkPredictor:
         colour: ColourOrder = "bgr",
         crop: CropRule = CROP_RULES["exact"],
     ):
-        self.model = model.eval()
-        self.precision = precision
+        self.streams = Streams(model, None, precision=precision)
         self.colour = colour
         self.crop = crop
 
-    @torch.inference_mode()
     def __call__(self, image: np.ndarray, boxes: ArrayLike) -> list[FaceLandmarks]:
         """Landmarks of the faces in the boxes.
 
@@ -72,12 +49,8 @@ class LandmarkPredictor:
         boxes = check_boxes(boxes)
         if not len(boxes):
             return []
-        crops = [crop_face(image, box, self.model.config.image_size, self.colour, self.crop.exact) for box in boxes]
-        device = next(self.model.parameters()).device
-        images = torch.stack([image for image, _ in crops]).to(device, memory_format=torch.channels_last)
-        with autocast(device, self.precision):
-            output = self.model(images)
-        return to_frame(output, boxes, np.stack([matrix for _, matrix in crops]), self.model)
+        images, matrices = crop_faces(image, boxes, self.streams.network.config.image_size, self.colour, self.crop)
+        return to_frame(self.streams.step(images, matrices, range(len(boxes))), boxes, matrices)
 
 
 def check_boxes(boxes: ArrayLike) -> np.ndarray:
@@ -94,25 +67,23 @@ def check_boxes(boxes: ArrayLike) -> np.ndarray:
     return boxes
 
 
-def crop_face(
-    image: np.ndarray, box: ArrayLike, size: int, colour: ColourOrder, exact: bool
+def crop_faces(
+    image: np.ndarray, boxes: np.ndarray, size: int, colour: ColourOrder, rule: CropRule
 ) -> tuple[torch.Tensor, np.ndarray]:
-    """The network's input (3, size, size) for a box, and the matrix (2, 3) from the frame to the unit of the crop."""
-    crop, matrix = crop_box(image, box, size, exact)
-    return to_network_input(to_rgb(crop, colour)), matrix
+    """What the network takes for the faces in some boxes.
 
+    Args:
+        image: (H, W, 3) uint8.
+        boxes: (N, 4) x1, y1, x2, y2 in pixels, at least one.
+        size: side of the network's input.
+        colour: order of the channels of the image.
+        rule: how the faces are cut out.
 
-def to_frame(output: LDEQOutput, boxes: np.ndarray, matrices: np.ndarray, model: LDEQ) -> list[FaceLandmarks]:
-    """The network's output for N crops in pixels of their frames."""
-    uncertainty = output.uncertainty.cpu().double().numpy()
-    results = to_results(output, model.config)
-    return [
-        FaceLandmarks(
-            landmarks=transform_points(results.keypoints[face], matrices[face], inverse=True),
-            uncertainty=uncertainty[face] / matrices[face, 0, 0],
-            box=boxes[face],
-            evaluations=int(results.evaluations[face]),
-            residual=float(results.residual[face]),
-        )
-        for face in range(len(boxes))
-    ]
+    Returns:
+        (N, 3, size, size) float32, and (N, 2, 3) float64 from the image to the crop as [0, 1] x [0, 1].
+
+    Raises:
+        ValueError: the picture or a box has another form, or a box has no area.
+    """
+    crops, matrices = zip(*(crop_box(image, box, size, rule.exact) for box in boxes), strict=True)
+    return to_network_input(to_rgb(np.stack(crops), colour)), np.stack(matrices)

@@ -1,46 +1,127 @@
-"""The landmarks of one face in a stream of frames, each solved from the one before."""
+"""Faces in a stream of frames, in boxes that somebody gives: one face, or several by their numbers."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike
 
-from inference.network import Precision, autocast
-from inference.predictor import FaceLandmarks, check_boxes, crop_face, to_frame
-from inference.streams import RwR
-from models.ldeq import LDEQ, LDEQOutput
-from models.rwr import RwRConfig
+from inference.network import Precision
+from inference.predictor import check_boxes, crop_faces
+from inference.results import FaceLandmarks, to_frame
+from inference.streams import RestartRule, Streams
+from models.ldeq import LDEQ
+from models.rwr import VARIANTS, RwRConfig
 from utils.crops import CROP_RULES, CropRule
-from utils.errors import OptionError
 from utils.geometry import box_overlap, steady_box
 from utils.images import ColourOrder
 
 
 @dataclass(frozen=True, kw_only=True)
-class RestartRule:
-    """When the state of the previous frame is of no use, so that the frame counts as a first one.
+class TrackingConfig:
+    """How a face is followed from frame to frame.
 
     Attributes:
-        overlap: the boxes of two frames have an intersection over union below this: another face, or a jump.
-        residual: the relative residual of the warm start, ||f(z0) - z0|| / ||f(z0)||, exceeds this, or is NaN, where
-            the boxes agree: a cut. With the shipped weights and the variant "steady" it has the median 0.27 and the
-            99th percentile 0.97 over 704 frames of 16 real clips, half of them degraded, and the median 1.27 and the
-            5th percentile 0.90 over 224 cuts between them to another person at the same place: 1.0 finds 88 % of these
-            cuts, and 0.7 % of the frames are solved afresh in vain.
-
-    Raises:
-        OptionError: an option is out of range.
+        rwr: how a frame is solved from the one before; None solves every frame from zeros.
+        solve_first_frame: whether a first frame gets a full solve, see `Streams`.
+        restart: when a frame counts as a first one; None for never.
+        crop: how the face is cut out of the frames.
     """
 
-    overlap: float = 0.3
-    residual: float = 1.0
+    rwr: RwRConfig | None = VARIANTS["faithful"]
+    solve_first_frame: bool = False
+    restart: RestartRule | None = None
+    crop: CropRule = CROP_RULES["original"]
 
-    def __post_init__(self) -> None:
-        if not 0 <= self.overlap <= 1:
-            raise OptionError(f"overlap of the restart rule must be in [0, 1], not {self.overlap}")
-        if not self.residual > 0:
-            raise OptionError(f"residual of the restart rule must be positive, not {self.residual}")
+
+TRACKING = {
+    "original": TrackingConfig(),
+    "steady": TrackingConfig(
+        rwr=VARIANTS["steady"], solve_first_frame=True, restart=RestartRule(), crop=CROP_RULES["steady"]
+    ),
+}
+"""As the original evaluates WFLW-V, and what keeps the landmarks of a video steadiest."""
+
+
+class BoxTracker:
+    """Follows faces whose boxes are known, each by its number, all faces of a frame in one batch.
+
+    Args:
+        model: see `models.load_checkpoint`.
+        config: how they are followed.
+        precision: see `inference.network.autocast`.
+        colour: order of the channels of the frames: "bgr", as OpenCV reads them, or "rgb".
+
+    Raises:
+        OptionError: RwR is asked of an explicit network.
+    """
+
+    def __init__(
+        self,
+        model: LDEQ,
+        config: TrackingConfig = TRACKING["steady"],
+        *,
+        precision: Precision = "fp32",
+        colour: ColourOrder = "bgr",
+    ):
+        self.streams = Streams(
+            model,
+            config.rwr,
+            solve_first_frame=config.solve_first_frame,
+            restart=config.restart,
+            precision=precision,
+        )
+        self.config = config
+        self.colour = colour
+        self._boxes: dict[int, np.ndarray] = {}
+
+    def leave(self, number: int) -> None:
+        """Forget a face: its next frame, if it has one, is a first frame."""
+        self.streams.leave(number)
+        self._boxes.pop(number, None)
+
+    def reset(self) -> None:
+        """Forget all faces."""
+        self.streams.reset()
+        self._boxes.clear()
+
+    def step(self, frame: np.ndarray, boxes: Mapping[int, ArrayLike]) -> dict[int, FaceLandmarks]:
+        """Landmarks of some of the faces in the next frame.
+
+        Args:
+            frame: (H, W, 3) uint8.
+            boxes: (4,) x1, y1, x2, y2 in pixels by the number of the face. A new number is a new face.
+
+        Returns:
+            What is known of these faces, in the order of the boxes. A face whose solve failed is forgotten.
+
+        Raises:
+            ValueError: The frame or a box has another form, or a box has no area; the states are kept.
+        """
+        if not boxes:
+            return {}
+        numbers = list(boxes)
+        given = check_boxes([np.asarray(boxes[number]) for number in numbers])
+        first = np.array([self._is_first(number, box) for number, box in zip(numbers, given, strict=True)])
+        if self.config.crop.steady:
+            given = np.stack(
+                [
+                    box if starts else steady_box(self._boxes[number], box)
+                    for number, box, starts in zip(numbers, given, first, strict=True)
+                ]
+            )
+        size = self.streams.network.config.image_size
+        images, matrices = crop_faces(frame, given, size, self.colour, self.config.crop)
+        found = to_frame(self.streams.step(images, matrices, numbers, first), given, matrices)
+        for number, box, face in zip(numbers, given, found, strict=True):
+            self._boxes[number] = box
+            if face.failed:
+                self.leave(number)
+        return dict(zip(numbers, found, strict=True))
+
+    def _is_first(self, number: int, box: np.ndarray) -> bool:
+        before, rule = self._boxes.get(number), self.config.restart
+        return before is None or (rule is not None and box_overlap(before, box) < rule.overlap)
 
 
 class LandmarkTracker:
@@ -48,12 +129,7 @@ class LandmarkTracker:
 
     Args:
         model: see `models.load_checkpoint`.
-        rwr: whether frames are solved from the one before; otherwise each from zeros, by the network's own solver.
-        config: how, see `models.rwr.VARIANTS`; None for RwR of the original release.
-        solve_first_frame: whether the first frame, and one after a restart, gets a full solve by the network's own
-            solver. The original gives it the same few evaluations as the others.
-        restart: when to forget the state; None for never, as in the original.
-        crop: how the face is cut out of the frames.
+        config: how it is followed.
         precision: see `inference.network.autocast`.
         colour: order of the channels of the frames: "bgr", as OpenCV reads them, or "rgb".
 
@@ -67,33 +143,19 @@ class LandmarkTracker:
     def __init__(
         self,
         model: LDEQ,
-        rwr: bool = True,
-        config: RwRConfig | None = None,
-        solve_first_frame: bool = False,
-        restart: RestartRule | None = None,
-        crop: CropRule = CROP_RULES["original"],
+        config: TrackingConfig = TRACKING["steady"],
+        *,
         precision: Precision = "fp32",
         colour: ColourOrder = "bgr",
     ):
-        if rwr and model.config.mode == "explicit":
-            raise OptionError("an explicit network has no fixed point to carry on; use rwr=False")
-        self.model = model.eval()
-        self.config = config or RwRConfig()
-        self.rwr = RwR(self.model, 1, self.config) if rwr else None
-        self.solve_first_frame = solve_first_frame
-        self.restart = restart
-        self.crop = crop
-        self.precision = precision
-        self.colour = colour
+        self._faces = BoxTracker(model, config, precision=precision, colour=colour)
         self.last: FaceLandmarks | None = None
 
     def reset(self) -> None:
         """Forget the face: the next frame is a first frame."""
-        if self.rwr is not None:
-            self.rwr.reset(0)
+        self._faces.reset()
         self.last = None
 
-    @torch.inference_mode()
     def step(self, frame: np.ndarray, box: ArrayLike) -> np.ndarray:
         """Landmarks in the next frame.
 
@@ -102,38 +164,10 @@ class LandmarkTracker:
             box: (4,) x1, y1, x2, y2 of the face in pixels.
 
         Returns:
-            (K, 2) float64 x, y in pixels of the frame; `last` has the rest.
+            (K, 2) float64 x, y in pixels of the frame, NaN where the solve failed; `last` has the rest.
 
         Raises:
             ValueError: The frame or the box has another form, or the box has no area; the state is kept.
         """
-        boxes = check_boxes(np.asarray(box)[None])
-        restart = self._face_is_lost(boxes[0])
-        if self.crop.steady and self.last is not None and not restart:
-            boxes = steady_box(self.last.box, boxes[0])[None]
-        image, matrix = crop_face(frame, boxes[0], self.model.config.image_size, self.colour, self.crop.exact)
-        if restart:
-            self.reset()
-        device = next(self.model.parameters()).device
-        images = image[None].to(device, memory_format=torch.channels_last)
-        with autocast(device, self.precision):
-            output, solved = self._solve(images, torch.from_numpy(matrix)[None])
-        (self.last,) = to_frame(output, boxes, matrix[None], solved)
+        self.last = self._faces.step(frame, {0: box})[0]
         return self.last.landmarks
-
-    def _face_is_lost(self, box: np.ndarray) -> bool:
-        last, rule = self.last, self.restart
-        return last is not None and rule is not None and box_overlap(last.box, box) < rule.overlap
-
-    def _solve(self, images: torch.Tensor, matrices: torch.Tensor) -> tuple[LDEQOutput, LDEQ]:
-        if self.rwr is None:
-            return self.model(images), self.model
-        if self.last is not None:
-            output = self.rwr.step(images, matrices)
-            # Put so that a residual of NaN is a restart too.
-            if not self.restart or float(output.solution.trace[0]) <= self.restart.residual:
-                return output, self.rwr.model
-            self.reset()
-        if self.solve_first_frame:
-            return self.rwr.begin(images, matrices), self.model
-        return self.rwr.step(images, matrices), self.rwr.model

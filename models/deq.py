@@ -1,6 +1,7 @@
 """The DEQ layer: solve for the fixed point without a graph, then differentiate it by one of several rules."""
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 import torch
@@ -43,53 +44,123 @@ class GradientConfig:
             raise OptionError("backward_solver must have the relative criterion")
 
 
+@dataclass(frozen=True)
+class Tracked:
+    """The end of a solve that carries a graph.
+
+    Attributes:
+        state: (B, ...) the value; its gradient is that of the rule.
+        z: (B, ...) what the last tracked evaluation was given.
+        image: (B, ...) f(z), with the graph of that evaluation back to z where the Jacobian is asked for.
+    """
+
+    state: Tensor
+    z: Tensor
+    image: Tensor
+
+
 def deq(
-    f: Map, z0: Tensor, solver: SolverConfig, gradient: GradientConfig, final_evaluation: bool, track: bool
+    f: Map,
+    z0: Tensor,
+    solver: SolverConfig,
+    gradient: GradientConfig,
+    final_evaluation: bool,
+    track: bool,
+    args: Sequence[Tensor] = (),
 ) -> tuple[Tensor, Solution | None]:
     """The fixed point of f, solved from z0.
 
     Args:
-        f: maps (B, ...) to the same shape; what it closes over receives the gradients.
+        f: maps (B, ...) to the same shape; `args` and what it closes over receive the gradients.
         z0: (B, ...) where the solve starts; receives no gradient.
         solver: finds the fixed point.
         gradient: how to differentiate it.
         final_evaluation: the value is f(z) of the solver's z, else z.
         track: whether a gradient will be asked for.
+        args: tensors (B, ...) that f takes beside z, see `solvers.solve`.
 
     Returns:
         state (B, ...) and the solution, which is None for the "unroll" rule.
     """
-    if track and gradient.rule == "unroll":
-        return repeat(f, z0.detach(), solver.max_evals + final_evaluation), None
-    solution = solve(f, z0.detach(), solver)
-    if not track:
-        return _output(f, solution, final_evaluation), solution
-    image = repeat(f, solution.z, gradient.phantom_steps) if gradient.rule == "jfb" else _ift(f, solution.z, gradient)
-    # Without the final evaluation the value is z itself, and the gradient that of f at z.
-    return image if final_evaluation else solution.z + (image - image.detach()), solution
+    if track:
+        tracked, solution = tracked_deq(f, z0, solver, gradient, final_evaluation, args)
+        return tracked.state, solution
+    solution = solve(f, z0.detach(), solver, args)
+    return _output(f, solution, final_evaluation, args), solution
 
 
-def repeat(f: Map, z: Tensor, times: int) -> Tensor:
+def tracked_deq(
+    f: Map,
+    z0: Tensor,
+    solver: SolverConfig,
+    gradient: GradientConfig,
+    final_evaluation: bool,
+    args: Sequence[Tensor] = (),
+    jacobian: bool = False,
+) -> tuple[Tracked, Solution | None]:
+    """`deq` with a graph, and with the tracked evaluation at hand, for example for a penalty on its Jacobian.
+
+    Args:
+        jacobian: whether df/dz of the last tracked evaluation will be asked for, see `Tracked.image`.
+
+    The others, and what is returned beside the solution, are as for `deq`.
+    """
+    if gradient.rule == "unroll":
+        return phantom(f, z0, solver.max_evals + final_evaluation, args, jacobian), None
+    solution = solve(f, z0.detach(), solver, args)
+    if gradient.rule == "jfb":
+        tracked = phantom(f, solution.z, gradient.phantom_steps, args, jacobian)
+    else:
+        tracked = _ift(f, solution.z, gradient.backward_solver, args)
+    if not final_evaluation:
+        # The value is z itself, and the gradient that of f at z.
+        tracked = replace(tracked, state=solution.z + (tracked.state - tracked.state.detach()))
+    return tracked, solution
+
+
+def phantom(f: Map, z: Tensor, steps: int, args: Sequence[Tensor] = (), jacobian: bool = False) -> Tracked:
+    """Tracked evaluations of f from an iterate that itself receives no gradient.
+
+    Args:
+        f: maps (B, ...) to the same shape.
+        z: (B, ...) where they start.
+        steps: how many, at least 1.
+        args: tensors (B, ...) that f takes beside z.
+        jacobian: whether df/dz of the last of them will be asked for.
+    """
+    z = repeat(f, z.detach().requires_grad_(jacobian), steps - 1, args)
+    image = f(z, *args)
+    return Tracked(image, z, image)
+
+
+def repeat(f: Map, z: Tensor, times: int, args: Sequence[Tensor] = ()) -> Tensor:
     """f applied `times` times to z."""
     for _ in range(times):
-        z = f(z)
+        z = f(z, *args)
     return z
 
 
 @torch.no_grad()
-def _output(f: Map, solution: Solution, final_evaluation: bool) -> Tensor:
+def _output(f: Map, solution: Solution, final_evaluation: bool, args: Sequence[Tensor]) -> Tensor:
     if not final_evaluation:
         return solution.z
-    return f(solution.z) if solution.f_z is None else solution.f_z
+    return f(solution.z, *args) if solution.f_z is None else solution.f_z
 
 
-def _ift(f: Map, z: Tensor, gradient: GradientConfig) -> Tensor:
+def _ift(f: Map, z: Tensor, backward_solver: SolverConfig, args: Sequence[Tensor]) -> Tracked:
     z = z.detach().requires_grad_()
-    return _ImplicitCotangent.apply(f(z), z, gradient.backward_solver)
+    image = f(z, *args)
+    return Tracked(_ImplicitCotangent.apply(image, z, backward_solver), z, image)
 
 
 class _ImplicitCotangent(torch.autograd.Function):
-    """Identity whose backward replaces the cotangent g by the solution u of u = g + (df/dz)^T u."""
+    """Identity whose backward replaces the cotangent g by the solution u of u = g + (df/dz)^T u.
+
+    No sample leaves this solve. The product (df/dz)^T u runs through one graph of the whole batch and costs the same
+    when most of u is zero. A graph of the samples that remain would cost one more evaluation of f and, as the whole
+    one must wait for the gradient of the weights, the memory of a second set of activations. That pays only where few
+    cotangents take many evaluations more than the rest; where f contracts well, nearly all take the same one or two.
+    """
 
     @staticmethod
     def forward(ctx: Any, image: Tensor, z: Tensor, backward_solver: SolverConfig) -> Tensor:

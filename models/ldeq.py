@@ -99,19 +99,17 @@ class LDEQ(nn.Module):
                 raise ValueError(f"z0 must be {tuple(start.shape)}, not {tuple(z0.shape)}")
             start.copy_(z0)
 
-        def f(z: Tensor) -> Tensor:
-            return self.cell(z, embedded)
-
         if self.config.mode == "explicit":
-            state, solution = repeat(f, start, self.config.explicit_depth), None
+            state, solution = repeat(self.cell, start, self.config.explicit_depth, (embedded,)), None
         else:
             state, solution = deq(
-                f,
+                self.cell,
                 start,
                 self.config.solver,
                 self.config.gradient,
                 self.config.final_evaluation,
                 track=torch.is_grad_enabled() and (embedded.requires_grad or self._cell_is_trained()),
+                args=(embedded,),
             )
         keypoints, uncertainty, heatmaps = self.read_out(state)
         return LDEQOutput(keypoints, uncertainty, heatmaps, state.detach(), solution)

@@ -75,6 +75,56 @@ VARIANTS: dict[str, RwRConfig] = {
 """RwR of the original release; with a constant pull; and the steadiest that costs no accuracy (see the README)."""
 
 
+@dataclass(frozen=True, eq=False)
+class Carried:
+    """What was known of the frames before, moved to where the faces are now as far as `RwRConfig.carry` says.
+
+    Attributes:
+        state: (B, Z, H, W) that the solve of the frames starts from.
+        keypoints: (B, K, 2) that go with it.
+    """
+
+    state: Tensor
+    keypoints: Tensor
+
+
+def warm_start(config: RwRConfig, state: Tensor, keypoints: Tensor, before: Tensor, after: Tensor) -> Carried:
+    """Where the solve of the next frames starts.
+
+    Args:
+        config: how a frame is solved from the one before.
+        state: (B, Z, H, W) of the frames before.
+        keypoints: (B, K, 2) of the frames before.
+        before: (B, 2, 3) from frame pixels to the crops of the frames before, as [0, 1] x [0, 1].
+        after: (B, 2, 3) from frame pixels to the crops of the next frames.
+    """
+    if config.carry == "unchanged":
+        return Carried(state, keypoints)
+    moved = change_of_crop(before, after).to(state)
+    return Carried(carry_state(state, moved), transform_points(keypoints, moved))
+
+
+def pull_back(config: RwRConfig, carried: Carried, found: Tensor, keypoints: Tensor, deviation: Tensor) -> Tensor:
+    """The state of the frames between the one carried and the one found, see `RwRConfig`.
+
+    Args:
+        config: with a pull.
+        carried: what the solve started from.
+        found: (B, Z, H, W) the state that it found.
+        keypoints: (B, K, 2) of that state.
+        deviation: (B, K) standard deviation of its heatmaps.
+
+    Returns:
+        (B, Z, H, W).
+    """
+    if config.carry == "face":
+        motion = partial_motion(fit_similarity(carried.keypoints, keypoints, deviation), config.follow)
+        carried = Carried(carry_state(carried.state, motion), transform_points(carried.keypoints, motion))
+    pull = config.pull * agreement(carried.keypoints, keypoints, deviation, config.release)
+    latent = pull.median(dim=1, keepdim=True).values.expand(-1, found.shape[1] - keypoints.shape[1])
+    return torch.lerp(found, carried.state, torch.cat([pull, latent], dim=1).unsqueeze(2).unsqueeze(3))
+
+
 def agreement(carried: Tensor, found: Tensor, deviation: Tensor, release: float) -> Tensor:
     """1 / (1 + (d / (release * u))^2) of two sets of landmarks.
 
@@ -134,7 +184,8 @@ def carry_state(state: Tensor, matrices: Tensor) -> Tensor:
         indexing="ij",
     )
     targets = torch.stack([columns, rows], dim=2).view(1, -1, 2) / size
-    inverse = torch.linalg.inv(matrices[:, :, :2])
+    # A map that is not finite or flat makes a state that is not finite, and no error for the faces beside it.
+    inverse = torch.linalg.inv_ex(matrices[:, :, :2]).inverse
     sources = (targets - matrices[:, :, 2].unsqueeze(1)) @ inverse.transpose(1, 2)
     # grid_sample counts from the borders of the outer pixels, the coordinates of landmarks from their centres.
     grid = 2 * sources + 1 / size - 1

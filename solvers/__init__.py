@@ -1,4 +1,4 @@
-"""Fixed-point solvers under one contract: `solve(f, z0, config) -> Solution`."""
+"""Fixed-point solvers under one contract: `solve(f, z0, config, args=()) -> Solution`."""
 
 from dataclasses import fields
 from typing import Any

@@ -6,6 +6,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from solvers.compaction import Departure
 from solvers.contract import SolverConfig, require
 
 Ridge = Literal["relative", "absolute"]
@@ -128,3 +129,9 @@ class AndersonMethod:
             return f_z
         weights = mixing_weights(self.gram[:, :used, :used], slot, self.config.lam, self.config.ridge)
         return torch.bmm(weights.unsqueeze(1), self.damped_images[:, :used]).squeeze(1)
+
+    def drop(self, departure: Departure) -> None:
+        """See `Method.drop`."""
+        self.differences = departure.shrink(self.differences)
+        self.damped_images = departure.shrink(self.damped_images)
+        self.gram = departure.shrink(self.gram)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from solvers.compaction import Departure
 from solvers.contract import SolverConfig, require
 
 
@@ -75,6 +76,14 @@ class BroydenMethod:
         self.previous = (z, difference)
         used = min(self.terms, self.capacity)
         return z - low_rank_product(self.u[:, :used], self.v[:, :used], difference)
+
+    def drop(self, departure: Departure) -> None:
+        """See `Method.drop`."""
+        self.u = departure.shrink(self.u)
+        self.v = departure.shrink(self.v)
+        if self.previous is not None:
+            z, difference = self.previous
+            self.previous = departure.select(z), departure.shrink(difference)
 
     def _add_term(self, step: Tensor, change: Tensor) -> None:
         """Good Broyden by Sherman-Morrison: v^T = step^T B, u = (step - B change) / (v^T change)."""

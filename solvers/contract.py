@@ -7,9 +7,11 @@ from typing import Literal, Protocol, get_args
 
 from torch import Tensor
 
+from solvers.compaction import Departure
+
 Criterion = Literal["relative", "absolute"]
 StopRule = Literal["sample", "batch"]
-Map = Callable[[Tensor], Tensor]
+Map = Callable[..., Tensor]
 
 
 class Status(IntEnum):
@@ -69,6 +71,14 @@ class Method(Protocol):
         """The iterate after `z`, given f(z) and f(z) - z, each (B, N)."""
         ...
 
+    def drop(self, departure: Departure) -> None:
+        """Samples have left: keep of all that is remembered, per sample, the rows that stay.
+
+        Called after `next_iterate`, only where samples leave the batch. What f or the caller may hold, as z, f(z) and
+        z0, is taken by `departure.select`; what is the method's own by `departure.shrink`.
+        """
+        ...
+
 
 @dataclass(frozen=True, kw_only=True)
 class SolverConfig:
@@ -83,6 +93,10 @@ class SolverConfig:
             iterate is chosen for the batch as a whole.
         min_evals: no convergence test and no candidate for the best iterate before this evaluation.
         record_trajectory: keep every iterate (`Solution.trajectory`); memory grows with the evaluations.
+        compact: whether samples that have stopped leave the batch that f is given. None: on a CPU, where `solve` is
+            given `args`. True: everywhere; on an accelerator at the checks that it waits for anyway, so never where
+            `tol` is 0. Without `args` that is a promise that f closes over no tensor (B, ...). False: nowhere, f always
+            sees the whole batch. The "batch" rule, by which all stop at once, has no use for it.
 
     Raises:
         ValueError: an option is out of range.
@@ -94,6 +108,7 @@ class SolverConfig:
     stop_rule: StopRule = "sample"
     min_evals: int = 1
     record_trajectory: bool = False
+    compact: bool | None = None
 
     def __post_init__(self) -> None:
         require(self.max_evals >= 1, "max_evals", self.max_evals, "at least 1")
@@ -101,6 +116,7 @@ class SolverConfig:
         require(self.criterion in get_args(Criterion), "criterion", self.criterion, "'relative' or 'absolute'")
         require(self.stop_rule in get_args(StopRule), "stop_rule", self.stop_rule, "'sample' or 'batch'")
         require(self.min_evals >= 1, "min_evals", self.min_evals, "at least 1")
+        require(self.compact is None or isinstance(self.compact, bool), "compact", self.compact, "True, False or None")
 
     def start(self, z0: Tensor) -> Method:
         """A fresh `Method` for a solve from `z0` (B, N)."""

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from solvers.compaction import Departure
 from solvers.contract import SolverConfig
 
 
@@ -36,3 +37,6 @@ class FixedPointMethod:
     def next_iterate(self, z: Tensor, f_z: Tensor, difference: Tensor) -> Tensor:
         """The next iterate is f(z)."""
         return f_z
+
+    def drop(self, departure: Departure) -> None:
+        """See `Method.drop`."""

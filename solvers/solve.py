@@ -1,81 +1,165 @@
-"""The loop around every solver: evaluate, measure, choose, stop, step."""
+"""The loop around every solver: evaluate, measure, choose, stop, step, and let go of what has stopped."""
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
+from solvers.checked_map import CheckedMap
+from solvers.compaction import Departure, Roster
 from solvers.contract import Map, Solution, SolverConfig, Status
 
-# Asking whether all samples have stopped waits for an accelerator; a stopped sample no longer changes meanwhile.
+# Asking which samples have stopped waits for an accelerator; a stopped sample no longer changes meanwhile.
 ACCELERATOR_CHECK_INTERVAL = 4
 
 
-class StateLayout:
-    """Flattens a state (B, ...) to (B, N) and back, without copying one that is contiguous or channels-last."""
+class Rows:
+    """Values (B, N) that are overwritten sample by sample; the tensor that they start as is left as it is."""
 
-    def __init__(self, z0: Tensor):
-        self.shape = z0.shape
-        self.channels_last = (
-            z0.dim() == 4 and not z0.is_contiguous() and z0.is_contiguous(memory_format=torch.channels_last)
-        )
+    def __init__(self, start: Tensor):
+        self.values = start
+        self._owned = False
 
-    def flatten(self, state: Tensor) -> Tensor:
-        """(B, ...) -> (B, N)."""
-        if self.channels_last:
-            state = state.permute(0, 2, 3, 1)
-        return state.reshape(self.shape[0], -1)
+    def overwrite(self, chosen: Tensor, values: Tensor) -> None:
+        """Take `values` (n, N) where `chosen` (n,), of the first n rows."""
+        rows = self.values[: values.shape[0]]
+        if self._owned:
+            torch.where(chosen.unsqueeze(1), values, rows, out=rows)
+        else:
+            self._own(torch.where(chosen.unsqueeze(1), values, rows))
 
-    def restore(self, flat: Tensor) -> Tensor:
-        """(..., B, N) -> (..., B, ...), the inverse of `flatten`."""
-        lead = flat.shape[:-2]
-        if not self.channels_last:
-            return flat.reshape(*lead, *self.shape)
-        batch, channels, height, width = self.shape
-        return flat.reshape(*lead, batch, height, width, channels).movedim(-1, -3)
+    def drop(self, departure: Departure) -> None:
+        """Rows of samples that leave go behind the others."""
+        if not self._owned:
+            self._own(self.values.clone())
+        departure.swap(self.values)
+
+    def _own(self, values: Tensor) -> None:
+        self.values = values
+        self._owned = True
 
 
 class LastImage:
     """Chooses the last finite value of f, as plain iteration does."""
 
+    f_z = None
+
     def __init__(self, z0: Tensor):
-        self.z = z0
-        self.f_z = None
+        self.image = Rows(z0)
         self.residual = z0.new_full((z0.shape[0],), torch.nan)
+
+    @property
+    def z(self) -> Tensor:
+        """The chosen iterate, (B, N), by row."""
+        return self.image.values
 
     def offer(
         self, z: Tensor, f_z: Tensor, residual: Tensor, measure: Tensor, running: Tensor, candidate: bool
     ) -> None:
         """Take f(z) for the samples that still run and whose residual is finite."""
-        self.z = torch.where((running & residual.isfinite()).unsqueeze(1), f_z, self.z)
-        self.residual = torch.where(running, residual, self.residual)
+        self.image.overwrite(running & residual.isfinite(), f_z)
+        overwrite(self.residual, running, residual)
+
+    def drop(self, departure: Departure) -> None:
+        """Samples leave: their rows go behind the others."""
+        self.image.drop(departure)
+        departure.swap(self.residual)
 
 
 class BestIterate:
     """Chooses the iterate of lowest measure, and keeps its image; the last finite value of f where there is none."""
 
     def __init__(self, z0: Tensor):
-        self.iterate = z0
-        self.f_z = z0
+        self.iterate = Rows(z0)
+        self.image = Rows(z0)
         self.residual = z0.new_full((z0.shape[0],), torch.nan)
         self.measure = z0.new_full((z0.shape[0],), torch.inf)
 
     @property
     def z(self) -> Tensor:
-        """The chosen iterate, (B, N)."""
-        return torch.where(self.measure.isposinf().unsqueeze(1), self.f_z, self.iterate)
+        """The chosen iterate, (B, N), by row."""
+        return torch.where(self.measure.isposinf().unsqueeze(1), self.f_z, self.iterate.values)
+
+    @property
+    def f_z(self) -> Tensor:
+        """Its image, (B, N), by row."""
+        return self.image.values
 
     def offer(
         self, z: Tensor, f_z: Tensor, residual: Tensor, measure: Tensor, running: Tensor, candidate: bool
     ) -> None:
         """Take z where it is better than all before, and the finite f(z) of a sample that has no candidate yet."""
-        undecided = running & self.measure.isposinf()
+        lowest = self.measure[: z.shape[0]]
+        undecided = running & lowest.isposinf()
         known = undecided & residual.isfinite()
         if candidate:
-            better = running & (measure < self.measure)
+            better = running & (measure < lowest)
             known = known | better
-            self.iterate = torch.where(better.unsqueeze(1), z, self.iterate)
-            self.measure = torch.where(better, measure, self.measure)
-        self.f_z = torch.where(known.unsqueeze(1), f_z, self.f_z)
-        self.residual = torch.where(known | undecided, residual, self.residual)
+            self.iterate.overwrite(better, z)
+            overwrite(self.measure, better, measure)
+        self.image.overwrite(known, f_z)
+        overwrite(self.residual, known | undecided, residual)
+
+    def drop(self, departure: Departure) -> None:
+        """Samples leave: their rows go behind the others."""
+        self.iterate.drop(departure)
+        self.image.drop(departure)
+        departure.swap(self.residual)
+        departure.swap(self.measure)
+
+
+class Record:
+    """What has become of every sample: still running or how it ended, its evaluations, residuals and iterates.
+
+    `running` (n,) is of the samples that take part; the rest is of all B, those that have left behind the others.
+    """
+
+    def __init__(self, z0: Tensor, config: SolverConfig):
+        samples, device = z0.shape[0], z0.device
+        self.config = config
+        self.roster = Roster(samples, device)
+        self.running = torch.ones(samples, dtype=torch.bool, device=device)
+        self.evals = torch.zeros(samples, dtype=torch.int64, device=device)
+        self.status = torch.full_like(self.evals, Status.BUDGET_SPENT)
+        self.trace: list[Tensor] = []
+        self.trajectory: list[Tensor] = []
+
+    def add(self, z: Tensor, residual: Tensor, measure: Tensor, candidate: bool) -> None:
+        """Note one evaluation at z (n, N), and which samples have stopped by it."""
+        running = self.running
+        self.evals[: len(running)] += running
+        self.trace.append(self.roster.spread(torch.where(running, residual, torch.nan)))
+        if self.config.record_trajectory:
+            self.trajectory.append(self.roster.spread(torch.where(running.unsqueeze(1), z, torch.nan)))
+
+        status = self.status[: len(running)]
+        non_finite = running & ~residual.isfinite()
+        status.masked_fill_(non_finite, Status.NON_FINITE)
+        if self.config.stop_rule == "sample":
+            running = running & ~non_finite
+        if candidate:
+            converged = running & (measure < self.config.tol)
+            status.masked_fill_(converged, Status.CONVERGED)
+            running = running & ~converged
+        self.running = running
+
+    def drop(self, departure: Departure) -> None:
+        """Samples leave: all that stay are running."""
+        self.roster.drop(departure)
+        departure.swap(self.evals)
+        departure.swap(self.status)
+        self.running = torch.ones_like(self.running[: departure.remaining])
+
+    def most_evals(self) -> int:
+        """How many evaluations the busiest sample used; without a tolerance nothing is asked of an accelerator."""
+        fixed = self.evals.device.type != "cpu" and self.config.tol == 0
+        return len(self.trace) if fixed else int(self.evals.max())
+
+
+def overwrite(rows: Tensor, chosen: Tensor, values: Tensor) -> None:
+    """Take `values` (n,) where `chosen` (n,), of the first n of `rows` (B,), in place."""
+    rows = rows[: len(values)]
+    torch.where(chosen, values, rows, out=rows)
 
 
 def residual_norm(difference: Tensor, f_z: Tensor, relative: bool) -> Tensor:
@@ -90,84 +174,85 @@ def residual_norm(difference: Tensor, f_z: Tensor, relative: bool) -> Tensor:
 
 
 @torch.no_grad()
-def solve(f: Map, z0: Tensor, config: SolverConfig) -> Solution:
-    """Find a fixed point z = f(z) of every sample of a batch.
+def solve(f: Map, z0: Tensor, config: SolverConfig, args: Sequence[Tensor] = ()) -> Solution:
+    """Find a fixed point z = f(z, *args) of every sample of a batch.
 
     Failures are values: see `Solution.status`. Nothing here carries a gradient: how to differentiate is separate.
 
+    Compaction: under the "sample" rule, samples that have stopped leave the batch, and f sees (n, ...) of z and of each
+    of `args`, n <= B, in an order of its own. So what f takes per sample must come by `args`: a tensor (B, ...) that f
+    closes over would no longer fit. Therefore a solve without `args` compacts only where `config.compact` is True; one
+    with `args` does so on a CPU, and on an accelerator where it is True.
+
     Args:
-        f: maps (B, ...) to the same shape, each sample on its own. It runs under the autocast state of the caller.
+        f: maps (n, ...) to the same shape, each sample on its own, and leaves its arguments as they are. It runs under
+            the autocast state of the caller. A change in place is found by PyTorch's counter of such changes; one that
+            goes around it, by `.data` or NumPy, is not.
         z0: (B, ...) floating point; half precision is raised to float32, as are all values of f.
         config: one of the solvers' configurations.
+        args: tensors (B, ...) that f takes beside z, for example the injection.
 
     Returns:
         The solution, with z, f_z and trajectory in the memory format of z0.
 
     Raises:
-        ValueError: z0 is not a floating-point batch, or f changes the shape.
+        ValueError: z0 is not a floating-point batch, args are not tensors of as many samples, or f returns another
+            shape, a wider or no floating-point type, another device, or changes an argument in place.
     """
-    if not z0.is_floating_point() or z0.dim() < 1 or z0.numel() == 0:
-        raise ValueError(f"z0 must be a non-empty floating-point batch, not {z0.dtype} of shape {tuple(z0.shape)}")
-    layout = StateLayout(z0)
-    dtype = torch.promote_types(z0.dtype, torch.float32)
-    z = layout.flatten(z0).to(dtype)
-    samples = z.shape[0]
+    evaluate = CheckedMap(f, z0, args)
+    z = evaluate.start
     method = config.start(z)
     choice = BestIterate(z) if method.returns_best else LastImage(z)
-    running = torch.ones(samples, dtype=torch.bool, device=z.device)
-    evals = torch.zeros(samples, dtype=torch.int64, device=z.device)
-    status = torch.full_like(evals, Status.BUDGET_SPENT)
-    trace: list[Tensor] = []
-    trajectory: list[Tensor] = []
+    record = Record(z, config)
+    compact = _compacts(config, evaluate)
 
     for evaluation in range(1, config.max_evals + 1):
-        image = f(layout.restore(z))
-        if image.shape != z0.shape:
-            raise ValueError(f"f must keep the shape {tuple(z0.shape)}, but returned {tuple(image.shape)}")
-        f_z = layout.flatten(image).to(dtype)
+        f_z = evaluate(z)
         with torch.autocast(z.device.type, enabled=False):
             difference = torch.sub(f_z, z, out=method.residual_buffer())
             residual = residual_norm(difference, f_z, config.criterion == "relative")
-            measure = residual.mean().expand(samples) if config.stop_rule == "batch" else residual
+            measure = residual.mean().expand_as(residual) if config.stop_rule == "batch" else residual
             candidate = evaluation >= config.min_evals
-
-            evals += running
-            trace.append(torch.where(running, residual, torch.nan))
-            if config.record_trajectory:
-                trajectory.append(torch.where(running.unsqueeze(1), z, torch.nan))
-            choice.offer(z, f_z, residual, measure, running, candidate)
-
-            non_finite = running & ~residual.isfinite()
-            status = torch.where(non_finite, Status.NON_FINITE, status)
-            if config.stop_rule == "sample":
-                running = running & ~non_finite
-            if candidate:
-                converged = running & (measure < config.tol)
-                status = torch.where(converged, Status.CONVERGED, status)
-                running = running & ~converged
-            if evaluation == config.max_evals or _all_stopped(running, evaluation, config):
+            choice.offer(z, f_z, residual, measure, record.running, candidate)
+            record.add(z, residual, measure, candidate)
+            if evaluation == config.max_evals:
+                break
+            running = _ask(record.running, evaluation, config.tol, compact)
+            if not any(running):
                 break
             z = method.next_iterate(z, f_z, difference)
+            # f needs the memory next.
+            del f_z, difference
+            if compact and not all(running):
+                departure = Departure(running)
+                z = departure.select(z)
+                for part in (evaluate, method, choice, record):
+                    part.drop(departure)
 
-    used = _most_evals(evals, len(trace), config)
+    used = record.most_evals()
+    by_sample, restore = record.roster.by_sample, evaluate.layout.restore
+    has_image = choice.f_z is not None and config.max_evals >= config.min_evals
     return Solution(
-        z=layout.restore(choice.z),
-        f_z=layout.restore(choice.f_z) if choice.f_z is not None and config.max_evals >= config.min_evals else None,
-        residual=choice.residual,
-        evals=evals,
-        status=status,
-        trace=torch.stack(trace[:used]),
-        trajectory=layout.restore(torch.stack(trajectory[:used])) if trajectory else None,
+        z=restore(by_sample(choice.z)),
+        f_z=restore(by_sample(choice.f_z)) if has_image else None,
+        residual=by_sample(choice.residual),
+        evals=by_sample(record.evals),
+        status=by_sample(record.status),
+        trace=torch.stack(record.trace[:used]),
+        trajectory=restore(torch.stack(record.trajectory[:used])) if record.trajectory else None,
     )
 
 
-def _all_stopped(running: Tensor, evaluation: int, config: SolverConfig) -> bool:
-    if running.device.type == "cpu":
-        return not bool(running.any())
-    due = config.tol > 0 and evaluation % ACCELERATOR_CHECK_INTERVAL == 0
-    return due and not bool(running.any())
+def _compacts(config: SolverConfig, evaluate: CheckedMap) -> bool:
+    if config.stop_rule == "batch":
+        return False
+    if config.compact is None:
+        return bool(evaluate.args) and evaluate.start.device.type == "cpu"
+    return config.compact
 
 
-def _most_evals(evals: Tensor, loops: int, config: SolverConfig) -> int:
-    """How many evaluations the busiest sample used; without a tolerance nothing is asked of an accelerator."""
-    return loops if evals.device.type != "cpu" and config.tol == 0 else int(evals.max())
+def _ask(running: Tensor, evaluation: int, tol: float, of_each: bool) -> list[bool]:
+    """Whether samples still run: of each, or of the whole batch at once; True where it is not the time to ask."""
+    if running.device.type != "cpu" and (tol == 0 or evaluation % ACCELERATOR_CHECK_INTERVAL):
+        return [True]
+    return running.cpu().tolist() if of_each else [bool(running.any())]

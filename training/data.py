@@ -3,7 +3,6 @@
 Any number of workers or processes, and a run that was resumed in the middle of an epoch, see the same samples.
 """
 
-import csv
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from training.augmentation import Augmentation
 from training.sampling import Draw
 from utils.errors import InputError
 from utils.images import to_network_input
+from utils.reading import read_table
 
 LABEL_QUALITY_FILE = "label_quality.tsv"
 
@@ -186,23 +186,15 @@ def _read_disagreement(path: Path) -> dict[str, float]:
     """Disagreement of the labels of each image by name; empty where there is no file."""
     if not path.exists():
         return {}
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as text ({error}); get the file again or remove it") from error
-    rows = csv.DictReader(text.splitlines(), delimiter="\t")
-    if missing := {"image", DISAGREEMENT_COLUMN} - set(rows.fieldnames or ()):
-        raise InputError(f"{path}, line 1: no column {', '.join(sorted(missing))}; get the file again or remove it")
     disagreement = {}
-    for row in rows:
+    for where, row in read_table(path, ("image", DISAGREEMENT_COLUMN), delimiter="\t"):
         try:
-            value = float(row[DISAGREEMENT_COLUMN] or "")
+            value = float(row[DISAGREEMENT_COLUMN])
         except ValueError:
             value = math.nan
         if not 0 <= value < math.inf:
             raise InputError(
-                f"{path}, line {rows.line_num}: {DISAGREEMENT_COLUMN} is {row[DISAGREEMENT_COLUMN]!r}; "
-                "correct it to a number of at least 0"
+                f"{where}: {DISAGREEMENT_COLUMN} is {row[DISAGREEMENT_COLUMN]!r}; correct it to a number of at least 0"
             )
         disagreement[row["image"]] = value
     return disagreement

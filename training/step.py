@@ -1,6 +1,5 @@
 """One training step: where the solve starts, how deep it goes, what is tracked, the loss."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from models import LDEQ
-from models.deq import deq, repeat
+from models.deq import Tracked, phantom, repeat, tracked_deq
 from models.rwr import carry_state
 from training.config import TrainingConfig
 from training.losses import jacobian_penalty, jitter_loss, landmark_loss
@@ -83,42 +82,40 @@ class TrainingStep(nn.Module):
             images, landmarks = images[:, 1], landmarks[:, 1]
 
         embedded = self.model.embed(images.contiguous(memory_format=torch.channels_last))
-
-        def f(z: Tensor) -> Tensor:
-            return self.model.cell(z, embedded)
-
         if carried is None:
-            z, state = self._solve(f, self.model.initial_state(embedded), plan)
+            tracked = self._solve(self.model.initial_state(embedded), embedded, plan)
         else:
-            z, state = self._solve(f, carried, StepPlan(plan.second_depth, None))
-        keypoints, uncertainty, heatmaps = self.model.read_out(state)
+            tracked = self._solve(carried, embedded, StepPlan(plan.second_depth, None))
+        keypoints, uncertainty, heatmaps = self.model.read_out(tracked.state)
         losses = landmark_loss(keypoints, uncertainty, landmarks, heatmaps.shape[-1], self.config.uncertainty_weight)
         if first_error is not None:
             change = jitter_loss(first_error, keypoints - landmarks, landmarks, heatmaps.shape[-1])
             losses = losses + self.config.jitter_weight * change
         loss = (losses * weights).sum() / weights.sum()
         if self.config.jacobian_weight:
-            loss = loss + self.config.jacobian_weight * jacobian_penalty(state, z, torch.randn_like(z))
+            loss = loss + self.config.jacobian_weight * jacobian_penalty(
+                tracked.image, tracked.z, torch.randn_like(tracked.z)
+            )
         return loss, keypoints.detach()
 
     @torch.no_grad()
     def _solve_first(self, images: Tensor, depth: int) -> Tensor:
         """The state (B, Z, H, W) of a pair's first view, from zeros, by depth + 1 evaluations."""
         embedded = self.model.embed(images.contiguous(memory_format=torch.channels_last))
-        return repeat(lambda z: self.model.cell(z, embedded), self.model.initial_state(embedded), depth + 1)
+        return repeat(self.model.cell, self.model.initial_state(embedded), depth + 1, (embedded,))
 
-    def _solve(self, f: Callable[[Tensor], Tensor], start: Tensor, plan: StepPlan) -> tuple[Tensor, Tensor]:
-        """An untracked iterate and the tracked state after it."""
-        gradient = self.model.config.gradient
+    def _solve(self, start: Tensor, embedded: Tensor, plan: StepPlan) -> Tracked:
+        """The tracked end of a solve: by `jfb` of as many evaluations as planned, otherwise of the model's own."""
+        cell, args, gradient = self.model.cell, (embedded,), self.model.config.gradient
+        jacobian = self.config.jacobian_weight > 0
         if gradient.rule != "jfb":
-            state, _ = deq(f, start, self.model.config.solver, gradient, final_evaluation=True, track=True)
-            return start, state
+            solver = self.model.config.solver
+            return tracked_deq(cell, start, solver, gradient, final_evaluation=True, args=args, jacobian=jacobian)[0]
         with torch.no_grad():
-            z = repeat(f, start, plan.depth)
+            z = repeat(cell, start, plan.depth, args)
             if plan.warp is not None:
                 z = warp_state(z, plan.warp)
-        z.requires_grad_(self.config.jacobian_weight > 0)
-        return z, repeat(f, z, gradient.phantom_steps)
+        return phantom(cell, z, gradient.phantom_steps, args, jacobian)
 
 
 def warp_state(z: Tensor, warp: Tensor) -> Tensor:

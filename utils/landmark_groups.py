@@ -1,6 +1,91 @@
-"""The 98 landmarks of WFLW: which are mirror partners."""
+"""The 98 landmarks of WFLW: the parts of the face, the lines between them, and which are mirror partners.
+
+Left and right are the person's, as in COCO and MediaPipe: in a frontal picture the left eye is on the right.
+docs/landmarks.png shows the numbers.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
+
+NUM_LANDMARKS = 98
+
+
+@dataclass(frozen=True)
+class LandmarkGroup:
+    """A named group of the landmarks.
+
+    Attributes:
+        part: what it is drawn as: "face", "brows", "eyes", "nose" or "lips".
+        lines: the lines through its points; a closed one ends with the point it starts with, a single point is a pupil.
+    """
+
+    part: str
+    lines: tuple[tuple[int, ...], ...]
+
+    @property
+    def points(self) -> tuple[int, ...]:
+        """The numbers of its landmarks, in ascending order."""
+        return tuple(sorted({point for line in self.lines for point in line}))
+
+    @property
+    def connections(self) -> tuple[tuple[int, int], ...]:
+        """The pairs of landmarks that a line joins."""
+        return tuple(pair for line in self.lines for pair in pairwise(line))
+
+
+def _open(first: int, last: int) -> tuple[int, ...]:
+    return tuple(range(first, last + 1))
+
+
+def _closed(first: int, last: int) -> tuple[int, ...]:
+    return (*range(first, last + 1), first)
+
+
+LANDMARK_GROUPS: dict[str, LandmarkGroup] = {
+    "face_contour": LandmarkGroup("face", (_open(0, 32),)),
+    "right_brow": LandmarkGroup("brows", (_closed(33, 41),)),
+    "left_brow": LandmarkGroup("brows", (_closed(42, 50),)),
+    "nose_bridge": LandmarkGroup("nose", (_open(51, 54),)),
+    "nose_base": LandmarkGroup("nose", (_open(55, 59),)),
+    "right_eye": LandmarkGroup("eyes", (_closed(60, 67),)),
+    "left_eye": LandmarkGroup("eyes", (_closed(68, 75),)),
+    "outer_lips": LandmarkGroup("lips", (_closed(76, 87),)),
+    "inner_lips": LandmarkGroup("lips", (_closed(88, 95),)),
+    "right_pupil": LandmarkGroup("eyes", ((96,),)),
+    "left_pupil": LandmarkGroup("eyes", ((97,),)),
+}
+"""Every landmark is in exactly one of these."""
+
+PARTS: tuple[str, ...] = ("face", "brows", "eyes", "nose", "lips")
+
+
+def _joined(part: str, *names: str) -> LandmarkGroup:
+    return LandmarkGroup(part, tuple(line for name in names for line in LANDMARK_GROUPS[name].lines))
+
+
+JOINED_GROUPS: dict[str, LandmarkGroup] = {
+    "brows": _joined("brows", "right_brow", "left_brow"),
+    "nose": _joined("nose", "nose_bridge", "nose_base"),
+    "eyes": _joined("eyes", "right_eye", "left_eye"),
+    "lips": _joined("lips", "outer_lips", "inner_lips"),
+    "pupils": _joined("eyes", "right_pupil", "left_pupil"),
+}
+"""Several of `LANDMARK_GROUPS` under one name."""
+
+
+def landmark_group(name: str) -> LandmarkGroup:
+    """A group of `LANDMARK_GROUPS` or `JOINED_GROUPS`.
+
+    Raises:
+        KeyError: There is none of this name; the message lists the names.
+    """
+    groups = LANDMARK_GROUPS | JOINED_GROUPS
+    if name not in groups:
+        raise KeyError(f"no group of landmarks is called {name!r}; the groups are {', '.join(groups)}")
+    return groups[name]
+
 
 _MIRRORED_PAIRS = (
     *((i, 32 - i) for i in range(16)),  # face contour
@@ -18,7 +103,7 @@ _MIRRORED_PAIRS = (
 
 
 def _flip_permutation() -> np.ndarray:
-    permutation = np.arange(98)
+    permutation = np.arange(NUM_LANDMARKS)
     for left, right in _MIRRORED_PAIRS:
         permutation[[left, right]] = right, left
     permutation.setflags(write=False)

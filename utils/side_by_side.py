@@ -6,8 +6,11 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from utils.drawing import COLOURS, bgr, draw_text
+from utils.drawing import bgr, draw_text
 from utils.metrics import frame_shake
+
+COLOURS = ("#ff4f9a", "#35d0ff", "#ffd21f")
+"""Of the methods, in their order."""
 
 BACKGROUND = (32, 28, 26)
 
@@ -63,7 +66,7 @@ def side_by_side(
         mean = meters[title].mean
         left = index * top.shape[1] // len(panels) + height // 2
         text = f"{title}: jitter {'-' if np.isnan(mean) else format(mean, '.2f')} %"
-        draw_text(strip, text, (left, round(1.2 * height)), height, bgr(colour))
+        draw_text(strip, text, (left, round(1.2 * height)), height, colour)
         values = np.array(meters[title].history)
         across = np.arange(len(values)) * (strip.shape[1] - 1) / (METER_FRAMES - 1)
         down = strip.shape[0] - 2 - (strip.shape[0] - 2 * height) * values / highest

@@ -1,5 +1,8 @@
 """Pictures, videos and animations as files."""
 
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -11,11 +14,36 @@ import numpy as np
 from PIL import Image
 
 from utils.errors import OutputError
-from utils.files import cannot_write
+from utils.files import Aside, write_bytes, written
+
+
+@contextmanager
+def encoded(path: Path) -> Iterator[None]:
+    """Turn what an encoder raises inside the `with` block into an `OutputError` that names the file."""
+    try:
+        with written(path):
+            yield
+    except (av.error.FFmpegError, ValueError, OverflowError) as error:
+        if isinstance(error, OutputError):
+            raise
+        raise OutputError(f"{path}: cannot be encoded ({error}); choose another format") from error
+
+
+def fit(frame: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Bring a frame (H, W, 3) to another size: scaled without a change of its aspect, centred, black beside it."""
+    if frame.shape[:2] == (height, width):
+        return frame
+    scale = min(width / frame.shape[1], height / frame.shape[0])
+    inner = max(1, round(scale * frame.shape[1])), max(1, round(scale * frame.shape[0]))
+    across, down = width - inner[0], height - inner[1]
+    resized = cv2.resize(frame, inner, interpolation=cv2.INTER_AREA)
+    return cv2.copyMakeBorder(
+        resized, down // 2, down - down // 2, across // 2, across - across // 2, cv2.BORDER_CONSTANT
+    )
 
 
 class VideoWriter:
-    """Writes frames as H.264 in MP4, aside and then renamed; a context manager.
+    """Writes frames as H.264 in MP4, aside and then renamed; a context manager. Without a frame there is no file.
 
     Args:
         path: The file.
@@ -27,25 +55,24 @@ class VideoWriter:
 
     def __init__(self, path: Path, fps: float):
         self.path = path
-        self.aside = path.with_name(path.name + ".part")
-        try:
-            self.aside.touch()  # the library opens the file only at the first frame
-            self.container = av.open(str(self.aside), "w", format="mp4")
-        except OSError as error:
-            raise cannot_write(path, error) from error
+        self.aside = Aside(path)
+        with encoded(path):
+            self.container = av.open(str(self.aside.part), "w", format="mp4")
         rate = Fraction(fps).limit_denominator(1001)
         self.stream = self.container.add_stream("libx264", rate=rate, options={"crf": "18", "preset": "fast"})
         self.stream.pix_fmt = "yuv420p"
         self.stream.width = self.stream.height = 0
 
     def write(self, frame: np.ndarray) -> None:
-        """Append a frame, (H, W, 3) uint8 BGR, of the size of the first."""
-        # The chroma sampling that every player knows needs even sides.
-        height, width = frame.shape[:2]
-        frame = cv2.copyMakeBorder(frame, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
+        """Append a frame, (H, W, 3) uint8 BGR; one of another size than the first is fitted into it."""
         if self.stream.width == 0:
-            self.stream.height, self.stream.width = frame.shape[:2]
-        self.container.mux(self.stream.encode(av.VideoFrame.from_ndarray(frame, format="bgr24")))
+            # The chroma sampling that every player knows needs even sides.
+            self.stream.height, self.stream.width = (side + side % 2 for side in frame.shape[:2])
+            height, width = frame.shape[:2]
+            frame = cv2.copyMakeBorder(frame, 0, height % 2, 0, width % 2, cv2.BORDER_REPLICATE)
+        frame = fit(frame, self.stream.width, self.stream.height)
+        with encoded(self.path):
+            self.container.mux(self.stream.encode(av.VideoFrame.from_ndarray(frame, format="bgr24")))
 
     def __enter__(self) -> Self:
         return self
@@ -53,16 +80,21 @@ class VideoWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        complete = error is None and self.stream.width > 0
         try:
+            with encoded(self.path):
+                if complete:
+                    self.container.mux(self.stream.encode(None))
+                self.container.close()
+        except OutputError:
+            self.aside.discard()
+            # The first error is the one to tell.
             if error is None:
-                self.container.mux(self.stream.encode(None))
-            self.container.close()
-            if error is None:
-                self.aside.replace(self.path)
-        except OSError as problem:
-            raise OutputError(f"{self.path}: cannot be written ({problem}); choose another output folder") from problem
-        finally:
-            self.aside.unlink(missing_ok=True)
+                raise
+        if complete:
+            self.aside.commit()
+        else:
+            self.aside.discard()
 
 
 ANIMATION_SUFFIXES = (".webp", ".gif")
@@ -76,7 +108,7 @@ class FrameWriter(Protocol):
     """Anything that takes the frames of an overlay; a context manager."""
 
     def write(self, frame: np.ndarray) -> None:
-        """Append a frame, (H, W, 3) uint8 BGR, of the size of the first."""
+        """Append a frame, (H, W, 3) uint8 BGR; one of another size than the first is fitted into it."""
         ...
 
     def __enter__(self) -> Self: ...
@@ -98,10 +130,6 @@ def open_writer(path: Path, rate: float) -> FrameWriter:
             f"{path}: an overlay of a video is written as {', '.join(VIDEO_SUFFIXES + ANIMATION_SUFFIXES)}; choose "
             "such a name"
         )
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise cannot_write(path, error) from error
     return VideoWriter(path, rate) if suffix in VIDEO_SUFFIXES else AnimationWriter(path, rate)
 
 
@@ -115,13 +143,15 @@ class AnimationWriter:
     """
 
     def __init__(self, path: Path, rate: float, quality: int = 50):
-        self.path = path
+        self.aside = Aside(path)
         self.duration = round(1000 / rate)
         self.quality = quality
         self.frames: list[Image.Image] = []
 
     def write(self, frame: np.ndarray) -> None:
-        """Append a frame, (H, W, 3) uint8 BGR."""
+        """Append a frame, (H, W, 3) uint8 BGR; one of another size than the first is fitted into it."""
+        if self.frames:
+            frame = fit(frame, *self.frames[0].size)
         self.frames.append(Image.fromarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)))
 
     def __enter__(self) -> Self:
@@ -130,14 +160,24 @@ class AnimationWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.aside.discard()
         if error is not None or not self.frames:
             return
         first, *others = self.frames
-        options = {"quality": self.quality, "method": 4} if self.path.suffix.lower() == ".webp" else {}
-        try:
-            first.save(self.path, save_all=True, append_images=others, duration=self.duration, loop=0, **options)
-        except OSError as problem:
-            raise cannot_write(self.path, problem) from problem
+        kind_of_file = self.aside.path.suffix.lower().removeprefix(".")
+        options = {"quality": self.quality, "method": 4} if kind_of_file == "webp" else {}
+        content = io.BytesIO()
+        with encoded(self.aside.path):
+            first.save(
+                content,
+                kind_of_file,
+                save_all=True,
+                append_images=others,
+                duration=self.duration,
+                loop=0,
+                **options,
+            )
+        write_bytes(self.aside.path, content.getvalue())
 
 
 def write_picture(path: Path, picture: np.ndarray) -> None:
@@ -151,9 +191,8 @@ def write_picture(path: Path, picture: np.ndarray) -> None:
         raise OutputError(
             f"{path}: an overlay of a picture is written as {', '.join(PICTURE_SUFFIXES)}; choose such a name"
         )
-    encoded = cv2.imencode(suffix, picture)[1]
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(encoded.tobytes())
-    except OSError as error:
-        raise cannot_write(path, error) from error
+    done, content = cv2.imencode(suffix, picture)
+    if not done:
+        height, width = picture.shape[:2]
+        raise OutputError(f"{path}: a picture of {width} x {height} pixels does not fit the format; choose another")
+    write_bytes(path, content.tobytes())

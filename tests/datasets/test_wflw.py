@@ -339,9 +339,9 @@ def test_network_input_refuses_what_is_not_uint8_rgb(image):
 
 def test_missing_split_file_is_named(precropped_wflw, raw_wflw):
     (precropped_wflw / "test_blur.txt").unlink()
-    with pytest.raises(InputError, match=r"test_blur\.txt: no such list"):
+    with pytest.raises(InputError, match=r"test_blur\.txt: no such file"):
         load_wflw_test(precropped_wflw)
-    with pytest.raises(InputError, match=r"list_98pt_rect_attr_val\.txt: no such list"):
+    with pytest.raises(InputError, match=r"list_98pt_rect_attr_val\.txt: no such file"):
         read_faces(raw_wflw, "val")
 
 
@@ -406,7 +406,7 @@ def test_empty_list_is_an_error(precropped_wflw, raw_wflw):
 
 def test_list_that_is_not_text_is_an_error(precropped_wflw):
     (precropped_wflw / "test.txt").write_bytes(b"\xff\xfe\x00\x81")
-    with pytest.raises(InputError, match=r"test\.txt: cannot be read as text"):
+    with pytest.raises(InputError, match=r"test\.txt: is not text"):
         read_faces(precropped_wflw, "test")
 
 

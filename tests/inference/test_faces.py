@@ -4,9 +4,9 @@ import pytest
 from small_networks import small_model
 
 from inference.detector import SHIFT, SIZE_RATIO, CenterFaceDetector, to_landmark_boxes
-from inference.faces import BoxFollower, FaceFollower, FollowingRules, match_boxes
-from inference.predictor import FaceLandmarks
-from inference.tracker import LandmarkTracker
+from inference.faces import FaceTracker, FollowingRules, match_boxes
+from inference.results import FaceLandmarks
+from inference.tracker import TrackingConfig
 
 FRAME = cv2.resize(np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8), (160, 120))
 LEFT, RIGHT = np.array([10.0, 20.0, 50.0, 60.0]), np.array([90.0, 30.0, 140.0, 90.0])
@@ -25,19 +25,33 @@ class ScriptedDetector:
         return np.array([[*box, 0.9] for box in boxes]).reshape(-1, 5)
 
 
-class StandInTracker:
-    """Finds a face in the box it is given, with an uncertainty from a script, moved by `drift` pixels a frame."""
+class StandIn:
+    """Finds faces in the boxes it is given; by number, uncertainties over the sides of the boxes, and pixels moved."""
 
-    def __init__(self, uncertainty: float = 0.01, drift: float = 0.0):
-        self.uncertainty = uncertainty
-        self.drift = drift
-        self.last = None
+    def __init__(self, uncertainty: dict[int, float] | None = None, drift: dict[int, float] | None = None):
+        self.uncertainty = uncertainty or {}
+        self.drift = drift or {}
+        self.left = []
 
-    def step(self, frame: np.ndarray, box: np.ndarray) -> np.ndarray:
-        corners = np.add([[box[0], box[1]], [box[2], box[3]]], [self.drift, 0])
-        spread = np.full(2, self.uncertainty * (box[2:] - box[:2]).max())
-        self.last = FaceLandmarks(corners, spread, np.asarray(box), 2, 0.1)
-        return corners
+    def leave(self, number: int) -> None:
+        self.left.append(number)
+
+    def reset(self) -> None:
+        self.left.clear()
+
+    def step(self, frame: np.ndarray, boxes: dict[int, np.ndarray]) -> dict[int, FaceLandmarks]:
+        return {number: self.find(number, np.asarray(box)) for number, box in boxes.items()}
+
+    def find(self, number: int, box: np.ndarray) -> FaceLandmarks:
+        corners = np.add([[box[0], box[1]], [box[2], box[3]]], [self.drift.get(number, 0.0), 0])
+        spread = np.full(2, self.uncertainty.get(number, 0.01) * (box[2:] - box[:2]).max())
+        return FaceLandmarks(np.where(np.isinf(spread[0]), np.nan, corners), spread, box, 2, 0.1)
+
+
+def face_tracker(detector: ScriptedDetector, stand_in: StandIn | None = None, **rules: float) -> FaceTracker:
+    tracker = FaceTracker(small_model(), detector=detector, rules=FollowingRules(**rules))
+    tracker.tracker = stand_in or StandIn()
+    return tracker
 
 
 def numbers(faces) -> list[int]:
@@ -73,58 +87,79 @@ def test_an_option_of_the_detector_out_of_range_is_an_error_that_names_it(option
 
 def test_faces_keep_their_numbers_and_are_detected_only_every_few_frames():
     detector = ScriptedDetector([LEFT, RIGHT], [RIGHT, LEFT])
-    follower = FaceFollower(StandInTracker, detector, FollowingRules(detect_every=4))
+    tracker = face_tracker(detector, detect_every=4)
     for _ in range(6):
-        faces = follower.step(FRAME)
+        faces = tracker.step(FRAME)
         assert numbers(faces) == [0, 1]
         np.testing.assert_array_equal(faces[0].landmarks.box, LEFT)
     assert detector.calls == 2
 
 
 def test_a_new_face_gets_a_new_number_and_one_that_detections_miss_is_dropped():
-    detector = ScriptedDetector([LEFT], [LEFT, RIGHT], [RIGHT])
-    follower = FaceFollower(StandInTracker, detector, FollowingRules(detect_every=2, misses=2))
-    seen = [numbers(follower.step(FRAME)) for _ in range(6)]
+    detector, stand_in = ScriptedDetector([LEFT], [LEFT, RIGHT], [RIGHT]), StandIn()
+    tracker = face_tracker(detector, stand_in, detect_every=2, misses=2)
+    seen = [numbers(tracker.step(FRAME)) for _ in range(6)]
     assert seen == [[0], [0], [0, 1], [0, 1], [0, 1], [1]]
+    assert stand_in.left == [0]
 
 
-def test_an_unsure_face_is_dropped_and_looked_for_in_the_same_frame():
-    trackers = [StandInTracker(), StandInTracker()]
-    waiting = iter(trackers)
-    detector = ScriptedDetector([LEFT], [RIGHT])
-    follower = FaceFollower(lambda: next(waiting), detector, FollowingRules(detect_every=100, uncertainty=0.05))
-    assert numbers(follower.step(FRAME)) == [0]
-    trackers[0].uncertainty = 0.06
-    (face,) = follower.step(FRAME)
+@pytest.mark.parametrize("uncertainty", [0.06, np.inf])
+def test_an_unsure_face_or_one_that_failed_is_dropped_and_looked_for_in_the_same_frame(uncertainty):
+    detector, stand_in = ScriptedDetector([LEFT], [RIGHT]), StandIn()
+    tracker = face_tracker(detector, stand_in, detect_every=100, uncertainty=0.05)
+    assert numbers(tracker.step(FRAME)) == [0]
+    stand_in.uncertainty[0] = uncertainty
+    (face,) = tracker.step(FRAME)
     assert face.number == 1
     np.testing.assert_array_equal(face.landmarks.box, RIGHT)
+    assert stand_in.left == [0]
 
 
 def test_a_face_that_leaves_the_frame_is_dropped_and_without_faces_every_frame_is_searched():
     detector = ScriptedDetector([RIGHT], [])
-    follower = FaceFollower(lambda: StandInTracker(drift=16), detector, FollowingRules(detect_every=100))
-    seen = [len(follower.step(FRAME)) for _ in range(6)]
+    tracker = face_tracker(detector, StandIn(drift={0: 16}), detect_every=100)
+    seen = [len(tracker.step(FRAME)) for _ in range(6)]
     assert seen == [1, 1, 0, 0, 0, 0]
     assert detector.calls == 5
 
 
-def test_two_trackers_on_one_face_become_the_older_one():
-    detector = ScriptedDetector([LEFT, np.add(LEFT, [25, 0, 25, 0])])
-    drifting = iter([StandInTracker(), StandInTracker(drift=-25)])
-    follower = FaceFollower(lambda: next(drifting), detector)
-    assert numbers(follower.step(FRAME)) == [0]
+def test_two_faces_that_become_one_are_the_older_one():
+    detector, stand_in = ScriptedDetector([LEFT, np.add(LEFT, [25, 0, 25, 0])]), StandIn(drift={1: -25})
+    assert numbers(face_tracker(detector, stand_in).step(FRAME)) == [0]
+    assert stand_in.left == [1]
+
+
+def test_all_faces_of_a_frame_are_solved_in_one_batch(monkeypatch):
+    model, batches = small_model(), []
+    embed = model.embed
+    monkeypatch.setattr(model, "embed", lambda images: batches.append(len(images)) or embed(images))
+    tracker = FaceTracker(model, TrackingConfig(solve_first_frame=True), detector=ScriptedDetector())
+    for boxes in ({0: LEFT}, {0: LEFT, 1: RIGHT}, {1: RIGHT, 0: LEFT}):
+        tracker.step(FRAME, boxes)
+    assert batches == [1, 2, 2]
 
 
 def test_given_boxes_are_followed_by_number_and_a_face_that_was_away_starts_anew():
-    model = small_model()
-    follower = BoxFollower(lambda: LandmarkTracker(model, solve_first_frame=True))
+    tracker = FaceTracker(small_model(), TrackingConfig(solve_first_frame=True), detector=ScriptedDetector())
     script = [{1: RIGHT, 0: LEFT}, {0: LEFT}, {0: LEFT, 1: RIGHT}, {}]
-    evaluations = [
-        {face.number: face.landmarks.evaluations for face in follower.step(FRAME, boxes)} for boxes in script
-    ]
+    evaluations = [{face.number: face.landmarks.evaluations for face in tracker.step(FRAME, boxes)} for boxes in script]
     first = evaluations[0]
     assert first[0] > 2 and first[1] > 2
     assert evaluations[1:] == [{0: 2}, {0: 2, 1: first[1]}, {}]
+    assert tracker.detector.calls == 0
+
+
+def test_the_detector_is_given_blue_first_whatever_order_the_frames_have():
+    seen = []
+
+    class Recording(ScriptedDetector):
+        def detect(self, frame: np.ndarray) -> np.ndarray:
+            seen.append(frame)
+            return super().detect(frame)
+
+    for colour, frame in (("bgr", FRAME), ("rgb", np.ascontiguousarray(FRAME[..., ::-1]))):
+        FaceTracker(small_model(), detector=Recording([LEFT]), colour=colour).step(frame)
+    np.testing.assert_array_equal(*seen)
 
 
 @pytest.mark.parametrize(

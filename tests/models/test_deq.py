@@ -2,13 +2,13 @@ import gc
 import math
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
 from torch import Tensor
 
-from models.deq import GradientConfig, deq
+from models.deq import GradientConfig, deq, phantom, tracked_deq
 from solvers import AndersonConfig, BroydenConfig, FixedPointConfig, SolverConfig, Status
 
 SIZE = 6
@@ -275,6 +275,109 @@ def test_memory_of_implicit_rules_does_not_grow_with_the_evaluations_that_of_unr
         assert 0 < bytes_saved_for_backward(problem, gradient, 4) == bytes_saved_for_backward(problem, gradient, 32)
     few, many = (bytes_saved_for_backward(problem, GradientConfig(rule="unroll"), evals) for evals in (4, 32))
     assert many > 5 * few
+
+
+# Tensors beside z, and samples that leave the solve
+
+
+@pytest.mark.parametrize("rule", ["jfb", "ift", "unroll"])
+@pytest.mark.parametrize("final_evaluation", [False, True])
+def test_args_receive_the_gradients_that_a_tensor_closed_over_does(problem, rule, final_evaluation):
+    config = GradientConfig(rule=rule, backward_solver=PRECISE)
+    solver = AndersonConfig(max_evals=40, tol=1e-12)
+    z0 = torch.zeros_like(problem.shift)
+    states = [
+        deq(problem.f, z0, solver, config, final_evaluation, True)[0],
+        deq(lambda z, shift: problem.map(z, problem.weight, shift), z0, solver, config, final_evaluation, True,
+            (problem.shift,))[0],
+    ]  # fmt: skip
+    closed_over, by_args = (
+        list(torch.autograd.grad(state, (problem.weight, problem.shift), problem.cotangent)) for state in states
+    )
+    torch.testing.assert_close(states[1], states[0], rtol=0, atol=1e-10)
+    assert relative_error(by_args, closed_over) < 1e-8
+
+
+@each_solver
+@pytest.mark.parametrize("rule", ["jfb", "ift"])
+def test_compaction_changes_no_gradient(problem, solver, rule):
+    problem.shift.data[1] = 0  # at its fixed point from the start, so that it leaves early
+    config = GradientConfig(rule=rule, backward_solver=PRECISE)
+    sizes, gradients = [], []
+
+    def f(z: Tensor, shift: Tensor) -> Tensor:
+        sizes.append(len(z))
+        return problem.map(z, problem.weight, shift)
+
+    for compact in (None, False):
+        options = replace(solver, compact=compact)
+        state, _ = deq(f, torch.zeros_like(problem.shift), options, config, True, True, (problem.shift,))
+        gradients.append(list(torch.autograd.grad(state, (problem.weight, problem.shift), problem.cotangent)))
+    assert min(sizes) < 3 == sizes[-1]
+    assert relative_error(*gradients) < 1e-6
+
+
+@pytest.mark.parametrize("track", [False, True])
+def test_the_final_evaluation_of_plain_iteration_takes_args_of_every_sample(problem, track):
+    solver = FixedPointConfig(max_evals=60, tol=1e-10)
+    z0 = torch.zeros_like(problem.shift)
+    state, _ = deq(
+        lambda z, shift: problem.map(z, problem.weight, shift),
+        z0,
+        solver,
+        GradientConfig(),
+        True,
+        track,
+        (problem.shift,),
+    )
+    torch.testing.assert_close(state, problem.fixed_point(), rtol=0, atol=1e-8)
+
+
+# The tracked evaluation
+
+
+@pytest.mark.parametrize(
+    "gradient",
+    [
+        GradientConfig(rule="jfb"),
+        GradientConfig(rule="jfb", phantom_steps=3),
+        GradientConfig(rule="ift", backward_solver=PRECISE),
+        GradientConfig(rule="unroll"),
+    ],
+)
+@pytest.mark.parametrize("final_evaluation", [False, True])
+@pytest.mark.parametrize("max_evals", [1, 12])
+def test_the_jacobian_of_the_last_tracked_evaluation_can_be_asked_for(problem, gradient, final_evaluation, max_evals):
+    solver, z0 = AndersonConfig(max_evals=max_evals, tol=0), torch.zeros_like(problem.shift)
+    tracked, _ = tracked_deq(problem.f, z0, solver, gradient, final_evaluation, jacobian=True)
+    torch.testing.assert_close(tracked.image, problem.f(tracked.z))
+    probe = torch.randn(tracked.z.shape, dtype=tracked.z.dtype, generator=torch.Generator().manual_seed(1))
+    (product,) = torch.autograd.grad(tracked.image, tracked.z, probe, create_graph=True)
+    expected = torch.einsum("bi,bij->bj", probe, problem.jacobians(tracked.z.detach()))
+    torch.testing.assert_close(product, expected)
+    gradients = torch.autograd.grad(product.square().sum() + tracked.state.sum(), (problem.weight, problem.shift))
+    assert all(gradient.isfinite().all() for gradient in gradients)
+
+
+@pytest.mark.parametrize("rule", ["jfb", "ift", "unroll"])
+def test_asking_for_the_jacobian_changes_neither_value_nor_gradient(problem, rule):
+    solver, z0 = AndersonConfig(max_evals=5, tol=0), torch.zeros_like(problem.shift)
+    config = GradientConfig(rule=rule)
+    states = [
+        tracked_deq(problem.f, z0, solver, config, True, jacobian=jacobian)[0].state for jacobian in (False, True)
+    ]
+    assert torch.equal(*states)
+    gradients = [
+        list(torch.autograd.grad(state, (problem.weight, problem.shift), problem.cotangent)) for state in states
+    ]
+    assert relative_error(*gradients) < 1e-12
+
+
+def test_phantom_steps_leave_their_start_as_it_is(problem):
+    z = torch.ones_like(problem.shift).detach()
+    tracked = phantom(problem.f, z, 2, jacobian=True)
+    assert not z.requires_grad
+    torch.testing.assert_close(tracked.state, problem.f(problem.f(z)))
 
 
 def test_differentiating_an_implicit_gradient_again_is_refused(problem):

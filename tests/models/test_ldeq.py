@@ -226,6 +226,18 @@ def test_a_result_does_not_depend_on_what_else_is_in_the_batch(solver):
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("solver", [FixedPointConfig, AndersonConfig, BroydenConfig])
+def test_no_evaluation_of_the_cell_is_spent_on_a_face_that_has_stopped(solver):
+    model = small_model(solver=solver(max_evals=20, tol=1e-4), final_evaluation=False)
+    images = random_images(4)
+    images[0] *= 0.01
+    computed = []
+    model.cell.register_forward_pre_hook(lambda module, args: computed.append(len(args[0])))
+    with torch.inference_mode():
+        output = model(images)
+    assert sum(computed) == output.solution.evals.sum() < 4 * len(computed)
+
+
 def test_an_image_that_is_not_finite_is_a_status_and_spoils_no_other():
     model = small_model()
     images = random_images(3)
@@ -233,7 +245,8 @@ def test_an_image_that_is_not_finite_is_a_status_and_spoils_no_other():
     images[1] = torch.nan
     output = model(images)
     assert output.solution.status.tolist() == [Status.CONVERGED, Status.NON_FINITE, Status.CONVERGED]
-    torch.testing.assert_close(output.keypoints[[0, 2]], expected[[0, 2]], rtol=0, atol=1e-6)
+    # For another number of samples that still run, the libraries round convolutions otherwise.
+    torch.testing.assert_close(output.keypoints[[0, 2]], expected[[0, 2]], rtol=0, atol=1e-5)
 
 
 @torch.no_grad()

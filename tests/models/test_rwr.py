@@ -1,25 +1,19 @@
-from dataclasses import replace
-
 import pytest
 import torch
-from small_networks import random_images, small_model
 
-from inference.streams import RwR
 from models.heatmaps import soft_argmax
 from models.rwr import (
-    VARIANTS,
+    Carried,
     RwRConfig,
     agreement,
     carry_state,
     change_of_crop,
     fit_similarity,
     partial_motion,
+    pull_back,
     transform_points,
+    warm_start,
 )
-from solvers import FixedPointConfig
-
-WHOLE_FRAME = torch.eye(2, 3, dtype=torch.float64)[None]
-STEADY = VARIANTS["steady"]
 
 
 def similarity(scale: float, angle: float, shift: tuple[float, float]) -> torch.Tensor:
@@ -34,68 +28,6 @@ def gaussian_heatmaps(centres: torch.Tensor, size: int = 32, deviation: float = 
     across = torch.exp(-0.5 * ((pixels - centres[:, :1]) * size / deviation) ** 2)
     down = torch.exp(-0.5 * ((pixels - centres[:, 1:]) * size / deviation) ** 2)
     return (down.unsqueeze(2) * across.unsqueeze(1))[None]
-
-
-@pytest.mark.parametrize("max_iters", [1, 3])
-@pytest.mark.parametrize("final_evaluation", [True, False])
-def test_faithful_rwr_is_a_loop_of_the_network_from_the_last_state(max_iters, final_evaluation):
-    model = small_model(solver=FixedPointConfig(max_evals=max_iters, tol=0), final_evaluation=final_evaluation)
-    rwr = RwR(small_model(), 1, RwRConfig(max_iters=max_iters, final_evaluation=final_evaluation))
-    state = None
-    for seed in range(3):
-        images = random_images(1, seed)
-        with torch.inference_mode():
-            expected = model(images, state)
-        state = expected.z_star
-        output = rwr.step(images, WHOLE_FRAME)
-        assert torch.equal(output.keypoints, expected.keypoints)
-        assert torch.equal(rwr.state, state)
-
-
-def test_the_originals_settings_take_two_evaluations_a_frame(monkeypatch):
-    model = small_model()
-    calls = []
-    forward = model.cell.forward
-    monkeypatch.setattr(model.cell, "forward", lambda *args: calls.append(1) or forward(*args))
-    rwr = RwR(model, 1)
-    for seed in range(4):
-        calls.clear()
-        rwr.step(random_images(1, seed), WHOLE_FRAME)
-        assert len(calls) == 2
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_after_a_reset_a_frame_is_a_first_frame(variant):
-    first = RwR(small_model(), 1, VARIANTS[variant]).step(random_images(1, 5), WHOLE_FRAME)
-    rwr = RwR(small_model(), 1, VARIANTS[variant])
-    rwr.step(random_images(1, 4), WHOLE_FRAME)
-    rwr.reset(0)
-    again = rwr.step(random_images(1, 5), WHOLE_FRAME)
-    torch.testing.assert_close(again.keypoints, first.keypoints)
-    torch.testing.assert_close(again.z_star, first.z_star)
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_a_reset_forgets_values_that_are_not_finite(variant):
-    rwr = RwR(small_model(), 1, VARIANTS[variant])
-    rwr.step(torch.full((1, 3, 64, 64), torch.nan), WHOLE_FRAME)
-    rwr.reset(0)
-    assert rwr.step(random_images(1, 0), WHOLE_FRAME).keypoints.isfinite().all()
-    assert rwr.step(random_images(1, 1), WHOLE_FRAME).keypoints.isfinite().all()
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_streams_side_by_side_do_not_affect_each_other(variant):
-    model = small_model()
-    together = RwR(model, 2, VARIANTS[variant])
-    alone = [RwR(model, 1, VARIANTS[variant]) for _ in range(2)]
-    crops = torch.cat([similarity(1.0, 0.0, (0.0, 0.0)), similarity(1.1, 0.0, (0.02, -0.03))])
-    for seed in range(3):
-        images = random_images(2, seed)
-        output = together.step(images, crops)
-        for stream in range(2):
-            expected = alone[stream].step(images[stream : stream + 1], crops[stream : stream + 1])
-            torch.testing.assert_close(output.keypoints[stream], expected.keypoints[0], atol=1e-5, rtol=1e-5)
 
 
 def test_a_state_whose_crop_moves_by_whole_pixels_is_shifted():
@@ -143,39 +75,28 @@ def test_agreement_falls_to_a_half_at_the_release():
     assert (agreement(carried, found, deviation, float("inf")) == 1).all()
 
 
-def test_the_pull_mixes_the_carried_state_and_the_found_one():
-    model = small_model()
-    plain, pulled = RwR(model, 1), RwR(model, 1, VARIANTS["damped"])
-    for rwr in (plain, pulled):
-        rwr.step(random_images(1, 0), WHOLE_FRAME)
-    carried = plain.state.clone()
-    found = plain.step(random_images(1, 1), WHOLE_FRAME).z_star
-    torch.testing.assert_close(pulled.step(random_images(1, 1), WHOLE_FRAME).z_star, 0.3 * carried + 0.7 * found)
+def test_a_pull_mixes_the_carried_state_and_the_found_one_latent_channels_included():
+    config = RwRConfig(pull=0.9)
+    keypoints, deviation = torch.rand(2, 5, 2), torch.full((2, 5), 0.1)
+    carried, found = torch.rand(2, 7, 8, 8), torch.rand(2, 7, 8, 8)
+    mixed = pull_back(config, Carried(carried, keypoints), found, keypoints, deviation)
+    torch.testing.assert_close(mixed, 0.9 * carried + 0.1 * found)
 
 
-def test_the_steady_variant_moves_less_than_the_faithful_one_between_noisy_copies_of_a_picture():
-    generator = torch.Generator().manual_seed(0)
-    picture = random_images(1, 0)
-    frames = [picture + 0.3 * torch.randn(picture.shape, generator=generator) for _ in range(12)]
-
-    def movement(config: RwRConfig) -> float:
-        rwr = RwR(small_model(), 1, config)
-        keypoints = torch.cat([rwr.step(frame, WHOLE_FRAME).keypoints for frame in frames])
-        return float(keypoints.diff(dim=0).norm(dim=2).mean())
-
-    assert movement(STEADY) < 0.8 * movement(RwRConfig())
+def test_a_warm_start_moves_state_and_landmarks_with_the_crop_only_where_it_is_asked_to():
+    state, keypoints = torch.rand(1, 2, 8, 8), torch.rand(1, 2, 2)
+    before, after = similarity(1.0, 0.0, (0.0, 0.0)), similarity(1.0, 0.0, (2 / 8, 0.0))
+    unchanged = warm_start(RwRConfig(), state, keypoints, before, after)
+    assert torch.equal(unchanged.state, state) and torch.equal(unchanged.keypoints, keypoints)
+    moved = warm_start(RwRConfig(carry="crop"), state, keypoints, before, after)
+    torch.testing.assert_close(moved.state[..., 2:], state[..., :6])
+    torch.testing.assert_close(moved.keypoints, keypoints + torch.tensor([2 / 8, 0.0]))
 
 
-def test_latent_channels_are_pulled_as_well():
-    model = small_model(latent_channels=2)
-    rwr = RwR(model, 1, replace(VARIANTS["damped"], pull=0.9))
-    rwr.step(random_images(1, 0), WHOLE_FRAME)
-    carried = rwr.state.clone()
-    output = rwr.step(random_images(1, 1), WHOLE_FRAME)
-    found = RwR(model, 1)
-    found.state = carried.clone()
-    expected = found.step(random_images(1, 1), WHOLE_FRAME).z_star
-    torch.testing.assert_close(output.z_star[:, 5:], 0.9 * carried[:, 5:] + 0.1 * expected[:, 5:])
+def test_a_map_that_is_flat_spoils_no_state_beside_it():
+    states = torch.rand(2, 1, 8, 8, dtype=torch.float64)
+    maps = torch.cat([torch.zeros(1, 2, 3, dtype=torch.float64), similarity(1.0, 0.0, (0.0, 0.0))])
+    torch.testing.assert_close(carry_state(states, maps)[1], states[1])
 
 
 @pytest.mark.parametrize(

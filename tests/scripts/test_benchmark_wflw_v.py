@@ -21,7 +21,6 @@ from synthetic_clips import DAMAGES, HEIGHT, WIDTH, write_clip, write_split
 from datasets.clip_stream import read_crops
 from datasets.wflw_v import Clip, published_results, read_landmarks
 from evaluation.comparison import MethodScore
-from evaluation.figures import PREDICTED_COLOUR, TRUE_COLOUR
 from evaluation.filters import ExponentialMovingAverage, filter_grids
 from evaluation.video_figures import clip_figure, comparison_figure, convergence_figure, draw_overlay
 from models import LDEQ, load_checkpoint, save_checkpoint
@@ -29,7 +28,7 @@ from models.cell import Cell
 from solvers import FixedPointConfig
 from test_LDEQ_WFLW_V import choose_tuning_clips, main
 from utils.command_line import run
-from utils.drawing import bgr
+from utils.drawing import PART_COLOURS, bgr
 from utils.errors import OutputError
 from utils.geometry import transform_points
 from utils.images import to_network_input
@@ -429,13 +428,20 @@ def test_an_option_out_of_range_ends_with_usage(option, clips, evaluation, capfd
     assert option[0] in capfd.readouterr().err
 
 
-def test_an_overlay_shows_both_sets_of_landmarks_where_they_are():
+def test_an_overlay_shows_box_contours_and_true_landmarks_where_they_are():
     frame = np.full((240, 320, 3), 100, np.uint8)
-    predicted, true = np.array([[200.0, 150.0]]), np.array([[250.0, 120.0]])
-    picture = draw_overlay(frame, predicted, true, np.array([100, 60, 300, 220]), 0.03, None)
-    assert tuple(picture[150, 200]) == bgr(PREDICTED_COLOUR)
-    assert tuple(picture[120, 250]) == bgr(TRUE_COLOUR)
+    angles = np.linspace(0, 2 * np.pi, 98, endpoint=False)
+    predicted = np.array([200, 140]) + 60 * np.column_stack([np.cos(angles), np.sin(angles)])
+    shift = np.array([0, 20])
+    picture = draw_overlay(frame, predicted, predicted + shift, np.array([100, 60, 300, 220]), 0.03, None)
+    drawn = (picture != frame).any(axis=2)
     assert tuple(picture[60, 150]) == (255, 255, 255)
+    # The face contour runs through its points.
+    across, down = predicted[16].round().astype(int)
+    towards = np.subtract(bgr(PART_COLOURS["face"]), 100)
+    assert (picture[down, across].astype(int) - 100) @ towards > 0.3 * towards @ towards
+    ring = (predicted[24] + shift).round().astype(int)
+    assert drawn[ring[1] - 4 : ring[1] + 5, ring[0] - 4 : ring[0] + 5].any()
     assert (frame == 100).all()
 
 

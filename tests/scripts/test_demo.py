@@ -99,9 +99,12 @@ def test_a_face_is_found_followed_written_and_drawn(tmp_path):
     assert all(float(row["uncertainty_0"]) > 0 and 0 <= float(row["residual"]) < 1 for row in rows)
     overlay, clip = frames_of(tmp_path / "overlay.mp4"), frames_of(tmp_path / "clip.mp4")
     assert len(overlay) == 20
-    centre = found[10, 54].round().astype(int)
-    patches = [frames[10][centre[1] - 2 : centre[1] + 3, centre[0] - 2 : centre[0] + 3] for frames in (overlay, clip)]
-    assert np.abs(patches[0].astype(float) - patches[1]).mean() > 20
+    # Twice as large, with a line through the chin.
+    assert overlay[10].shape[:2] == (480, 640)
+    plain = cv2.resize(clip[10], None, fx=2, fy=2, interpolation=cv2.INTER_CUBIC)
+    across, down = (2 * found[10, 16]).round().astype(int)
+    patches = [frame[down - 2 : down + 3, across - 2 : across + 3].astype(float) for frame in (overlay[10], plain)]
+    assert np.abs(patches[0] - patches[1]).mean() > 20
 
 
 def test_two_faces_one_of_which_leaves_and_comes_back_and_a_moment_without_any(tmp_path):
@@ -144,7 +147,7 @@ def test_a_portrait_video_is_turned_as_its_metadata_say(tmp_path):
     found = points(read_lines(tmp_path / "out.jsonl"))
     assert len(found) == 3
     assert video_nme(found, np.load(SAMPLE / "landmarks" / "collins_easy.npy")[:3]) < 5
-    assert frames_of(tmp_path / "overlay.mp4")[0].shape == (240, 320, 3)
+    assert frames_of(tmp_path / "overlay.mp4")[0].shape == (480, 640, 3)
 
 
 def test_pictures_with_alpha_16_bits_grey_or_damage_in_a_folder(tmp_path):
@@ -193,7 +196,7 @@ def test_side_by_side_is_twice_as_wide_and_names_both_jitters(tmp_path):
     write_clip(tmp_path / "clip.avi", frames_of(CLIP)[:12])
     done = demo("clip.avi", "--compare", "--boxes", boxes, "--save", "both.mp4", folder=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert frames_of(tmp_path / "both.mp4")[0].shape[1] == 640
+    assert frames_of(tmp_path / "both.mp4")[0].shape[1] == 2 * 640
     assert "jitter, RwR:" in done.stdout and "jitter, every frame afresh:" in done.stdout
 
 
@@ -228,8 +231,8 @@ def prepare_bad_input(folder: Path) -> None:
         (["97"], "webcam 97 does not open"),
         ([CLIP, "--show"], "no display"),
         ([CLIP, "--boxes", "flat.npy"], "has no area"),
-        ([CLIP, "--boxes", "table.csv"], "no column y1 x2 y2"),
-        ([CLIP, "--boxes", "none.npy"], "none.npy: cannot be read"),
+        ([CLIP, "--boxes", "table.csv"], "no column y1, x2, y2"),
+        ([CLIP, "--boxes", "none.npy"], "none.npy: no such file"),
         ([CLIP, "--landmarks", "out.txt"], "out.txt: landmarks are written as .jsonl or .csv"),
         ([CLIP, "--save", "overlay.avi"], "overlay.avi"),
         ([CLIP, "--save", CLIP], "would replace the input"),

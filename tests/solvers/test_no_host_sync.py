@@ -8,7 +8,7 @@ import pytest
 import torch
 from fixed_point_problems import CONFIGS
 from torch import Tensor
-from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode, unset_fake_temporarily
 from torch.testing import assert_close
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -45,9 +45,9 @@ def precision(request: pytest.FixtureRequest) -> Iterator[torch.dtype]:
 
 
 class HostReads(TorchDispatchMode):
-    """Counts the values that are read from tensors, and answers in the tensors' place."""
+    """Counts the values and tensors that are read by the host, and answers in their place."""
 
-    def __init__(self, answers: Iterable[int]) -> None:
+    def __init__(self, answers: Iterable[int | list[bool]]) -> None:
         super().__init__()
         self.answers = iter(answers)
         self.count = 0
@@ -58,6 +58,10 @@ class HostReads(TorchDispatchMode):
         if func is torch.ops.aten._local_scalar_dense.default:
             self.count += 1
             return next(self.answers)
+        if func is torch.ops.aten._to_copy.default and (kwargs or {}).get("device") == torch.device("cpu"):
+            self.count += 1
+            with unset_fake_temporarily():
+                return torch.tensor(next(self.answers), device="cpu")
         return func(*args, **(kwargs or {}))
 
 
@@ -133,6 +137,75 @@ def test_a_check_that_finds_no_running_sample_ends_the_loop(config):
     assert_on_cuda(solution, evals=2)
 
 
+@every_solver
+@pytest.mark.parametrize("compact", [None, False, True])
+@pytest.mark.usefixtures("fake_cuda")
+def test_compaction_never_waits_for_the_device_in_a_fixed_budget(config, compact):
+    sizes = []
+    options = config(max_evals=9, tol=0, compact=compact, record_trajectory=True)
+    solution = solve(
+        lambda z, shift: sizes.append(len(z)) or 0.5 * z + shift, torch.zeros(SHAPE), options, (torch.ones(SHAPE),)
+    )
+    assert_on_cuda(solution, evals=9)
+    assert sizes == [SHAPE[0]] * 9
+
+
+@every_solver
+@pytest.mark.parametrize("compact", [None, False])
+@pytest.mark.usefixtures("fake_cuda")
+def test_on_an_accelerator_samples_leave_only_where_that_is_asked_for(config, compact):
+    sizes = []
+    start, args = torch.zeros(SHAPE), (torch.ones(SHAPE),)
+    with HostReads([True, True, 9]) as reads:
+        options = config(max_evals=9, compact=compact)
+        solve(lambda z, shift: sizes.append(len(z)) or 0.5 * z + shift, start, options, args)
+    assert reads.count == 3
+    assert sizes == [SHAPE[0]] * 9
+
+
+@every_solver
+@pytest.mark.usefixtures("fake_cuda")
+def test_samples_leave_at_the_checks_that_are_waited_for_anyway(config):
+    sizes, samples = [], 5
+    shape = (samples, *SHAPE[1:])
+    start, args = torch.zeros(shape), (torch.ones(shape),)
+    interval = ACCELERATOR_CHECK_INTERVAL
+    first = [True, False, True, False, True]
+    with HostReads([first, [True] * 3, [False, False, True], 4 * interval]) as reads:
+        options = config(max_evals=4 * interval, compact=True, record_trajectory=True)
+        solution = solve(lambda z, shift: sizes.append(len(z)) or 0.5 * z + shift, start, options, args)
+    # As often as without: at every check but the last evaluation, and once for the length of the trace.
+    assert reads.count == 4
+    assert sizes == [5] * interval + [3] * 2 * interval + [1] * interval
+    assert solution.z.shape == shape
+    assert solution.evals.shape == solution.status.shape == solution.residual.shape == (samples,)
+    assert solution.trace.shape == (4 * interval, samples)
+    assert solution.trajectory.shape == (4 * interval, *shape)
+
+
+@every_solver
+@pytest.mark.usefixtures("fake_cuda")
+def test_a_check_that_finds_every_sample_stopped_ends_the_loop_without_a_departure(config):
+    sizes = []
+    start = torch.zeros(SHAPE)
+    with HostReads([[False, False], 2]):
+        options = config(max_evals=50, compact=True, record_trajectory=True)
+        solution = solve(lambda z: sizes.append(len(z)) or halve(z), start, options)
+    assert sizes == [SHAPE[0]] * ACCELERATOR_CHECK_INTERVAL
+    assert_on_cuda(solution, evals=2)
+
+
+@every_solver
+@pytest.mark.parametrize("inference", [False, True])
+@pytest.mark.usefixtures("fake_cuda")
+def test_looking_for_changes_in_place_does_not_wait_for_the_device(config, inference):
+    with torch.inference_mode(inference):
+        options = config(max_evals=9, tol=0, record_trajectory=True)
+        assert_on_cuda(solve(halve, torch.zeros(SHAPE), options), evals=9)
+        with pytest.raises(ValueError, match="in place"):
+            solve(lambda z: z.mul_(0.5), torch.zeros(SHAPE), options)
+
+
 @pytest.mark.usefixtures("fake_cuda")
 def test_the_network_with_a_fixed_budget_never_waits_for_the_device(precision):
     solver = AndersonConfig(max_evals=3, tol=0)
@@ -197,9 +270,10 @@ def test_a_fixed_budget_can_be_captured_in_a_cuda_graph(config):
 
 @needs_gpu
 @every_solver
-def test_cuda_and_cpu_agree(config):
+@pytest.mark.parametrize("compact", [False, True])
+def test_cuda_and_cpu_agree(config, compact):
     start = torch.linspace(0, 1, 120).view(SHAPE)
-    options = config(max_evals=30, tol=1e-5)
+    options = config(max_evals=30, tol=1e-5, compact=compact)
     on_cpu, on_cuda = solve(halve, start, options), solve(halve, start.cuda(), options)
     assert on_cuda.status.tolist() == on_cpu.status.tolist()
     assert on_cuda.evals.tolist() == on_cpu.evals.tolist()

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from solvers import AndersonConfig, FixedPointConfig, Solution, SolverConfig, Status, solve, solver_config
+from solvers.compaction import Departure
 
 every_solver = pytest.mark.parametrize("config", CONFIGS)
 every_solver_that_chooses = pytest.mark.parametrize("config", CHOOSE_BEST)
@@ -562,11 +563,16 @@ class DampedMethod:
     def next_iterate(self, z: Tensor, f_z: Tensor, difference: Tensor) -> Tensor:
         return z + self.damping * difference
 
+    def drop(self, departure: Departure) -> None:
+        pass
+
 
 def test_a_solver_of_ones_own_works_under_the_same_contract():
-    solution = solve(lambda z: 2 - 1.5 * z, torch.zeros(1, 3), DampedConfig(max_evals=30, tol=1e-6))
-    assert solution.status.item() == Status.CONVERGED
-    assert_close(solution.z, torch.full((1, 3), 0.8))
+    slope = torch.tensor([[-1.5], [-0.9]])
+    solution = solve(lambda z, a: 2 + a * z, torch.zeros(2, 3), DampedConfig(max_evals=30, tol=1e-6), (slope,))
+    assert solution.status.tolist() == [Status.CONVERGED] * 2
+    assert solution.evals[0] != solution.evals[1]
+    assert_close(solution.z, (2 / (1 - slope)).expand(2, 3))
 
 
 def test_a_solver_without_a_method_says_what_is_missing():

@@ -27,19 +27,16 @@ from yt_dlp.utils import ExtractorError, GeoRestrictedError, UnavailableVideoErr
 
 from utils import download_WFLW_V
 from utils.command_line import run
+from utils.download import backends
 from utils.download import index as wflw_v_index
-from utils.download.backends import (
-    DownloadFailure,
-    Status,
-    choose_format,
-    choose_stream,
-    explain_pytube,
-    explain_yt_dlp,
-)
-from utils.download.cutting import VideoError, VideoInfo, VideoTooShortError, cut_frames, inspect_video
-from utils.download.index import INDEX_URL, SHA256, SPLIT_FILES, Clip, WFLWVIndex, fetch_index, read_index
-from utils.download_WFLW_V import Folders, Pace, Retries, choose_clips, get_clip
+from utils.download import run as download_run
+from utils.download.backends import choose_format, choose_stream, explain_pytube, explain_yt_dlp
+from utils.download.clip import Folders, Pace, Retries, get_clip
+from utils.download.cutting import VideoInfo, cut_frames, inspect_video
+from utils.download.index import INDEX_URL, SHA256, SPLIT_FILES, Clip, WFLWVIndex, choose_clips, fetch_index, read_index
+from utils.download.outcome import DownloadFailure, Status
 from utils.errors import InputError
+from utils.files import locked_folder
 
 ROOT = Path(__file__).parents[2]
 SIZE = (96, 64)
@@ -112,7 +109,7 @@ class Site:
 
 
 @pytest.fixture
-def site(source: Path) -> Iterator[Site]:
+def site(source: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     state = Site(source.read_bytes(), {})
 
     class Handler(BaseHTTPRequestHandler):
@@ -172,6 +169,7 @@ def site(source: Path) -> Iterator[Site]:
     state.address = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
+    monkeypatch.setattr(backends, "YOUTUBE_URL", state.url_template)
     yield state
     state.released.set()
     server.shutdown()
@@ -219,9 +217,20 @@ def download(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> 
     return call
 
 
-def options(site: Site, index: Path, output_folder: Path) -> list[object]:
-    places = ["--output_folder", output_folder, "--index", index, "--url_template", site.url_template]
+def options(index: Path, output_folder: Path) -> list[object]:
+    places = ["--output_folder", output_folder, "--index", index]
     return [*places, "--interval", 0, "--backoff", 0, "--retries", 1, "--n_processes", 3]
+
+
+FROM_SITE = """
+import sys
+from utils import download_WFLW_V
+from utils.command_line import run
+from utils.download import backends
+
+backends.YOUTUBE_URL = sys.argv.pop(1)
+sys.exit(run(download_WFLW_V.main))
+"""
 
 
 def read_table(output_folder: Path) -> dict[str, dict[str, str]]:
@@ -255,21 +264,23 @@ def test_a_clip_keeps_the_colours_of_its_source_and_chooses_key_frames_of_its_ow
 
 
 def test_a_source_that_ends_before_the_clip_is_too_short(source: Path, tmp_path: Path):
-    with pytest.raises(VideoTooShortError, match="has 40 frames, the clip is its frames 30 to 40"):
+    with pytest.raises(DownloadFailure, match="has 40 frames, the clip is its frames 30 to 40") as failure:
         cut_frames(source, tmp_path / "clip.mp4", 30, 40)
+    assert (failure.value.status, failure.value.retry) == (Status.WRONG_LENGTH, False)
 
 
 def test_half_a_source_is_damaged_and_not_too_short(source: Path, tmp_path: Path):
     half = tmp_path / "half.mp4"
     half.write_bytes(source.read_bytes()[: source.stat().st_size // 2])
     assert 0 < inspect_video(half).frames < FRAMES
-    with pytest.raises(VideoError):
+    with pytest.raises(DownloadFailure) as failure:
         cut_frames(half, tmp_path / "clip.mp4", 30, 39)
+    assert (failure.value.status, failure.value.retry) == (Status.FAILED, True)
 
 
 def test_a_file_that_is_no_video_is_an_error_that_names_it(tmp_path: Path):
     (tmp_path / "page.mp4").write_text("<html>")
-    with pytest.raises(VideoError, match=r"page\.mp4"):
+    with pytest.raises(DownloadFailure, match=r"page\.mp4"):
         inspect_video(tmp_path / "page.mp4")
 
 
@@ -371,7 +382,7 @@ def test_every_clip_gets_its_status_and_none_stops_the_others(
         file.write(f"{make_id(6)} 30 45\n{make_id(7)} 5 20\n")
     answers = ["video", 404, 403, "drop", "drop once", "page", "video", 503]
     site.answers = dict(zip(map(make_id, range(8)), answers, strict=True))
-    ended = download(*options(site, index, out))
+    ended = download(*options(index, out))
     assert ended.status == 1
     table = read_table(out)
     assert [table[make_id(number)]["status"] for number in range(8)] == [
@@ -408,7 +419,7 @@ def test_all_done_is_exit_status_0_and_a_second_run_asks_the_site_for_nothing(
 ):
     out = tmp_path / "100% of $HOME, %(id)s"
     site.answers = {make_id(number): "video" for number in range(6)}
-    first = download(*options(site, index, out), "--split", "easy", "--limit", 2)
+    first = download(*options(index, out), "--split", "easy", "--limit", 2)
     assert first.status == 0
     assert {path.name for path in tmp_path.iterdir()} == {"index", out.name}
     assert sorted(path.stem for path in (out / "videos").iterdir()) == [make_id(0), make_id(1)]
@@ -418,12 +429,12 @@ def test_all_done_is_exit_status_0_and_a_second_run_asks_the_site_for_nothing(
 
     table, asked = (out / "download_status.csv").read_bytes(), site.asked.copy()
     (out / "bboxes").mkdir()
-    second = download(*options(site, index, out), "--split", "easy", "--limit", 2)
+    second = download(*options(index, out), "--split", "easy", "--limit", 2)
     assert second.status == 0
     assert (site.asked, (out / "download_status.csv").read_bytes()) == (asked, table)
     assert "bboxes/ is missing" not in second.out
 
-    third = download(*options(site, index, out), "--ids", f"{make_id(5)},{make_id(4)}")
+    third = download(*options(index, out), "--ids", f"{make_id(5)},{make_id(4)}")
     assert third.status == 0
     assert "2 of 2 clips" in third.out
     assert list(read_table(out)) == [make_id(0), make_id(1), make_id(4), make_id(5)]
@@ -438,7 +449,7 @@ def test_a_clip_that_is_not_whole_is_downloaded_again(
     (out / "videos" / f"{make_id(1)}.mp4").write_bytes(source.read_bytes()[:500])
     cut_frames(source, out / "videos" / f"{make_id(2)}.mp4", 5, 20)
     site.answers = {make_id(number): "video" for number in range(3)}
-    assert download(*options(site, index, out), "--limit", 3).status == 0
+    assert download(*options(index, out), "--limit", 3).status == 0
     for number in range(3):
         assert read_numbers(out / "videos" / f"{make_id(number)}.mp4", source) == list(range(5, 21))
     assert set(site.asked) == {make_id(0), make_id(1)}
@@ -448,12 +459,12 @@ def test_a_run_that_was_killed_goes_on_to_the_same_end(
     site: Site, index: Path, tmp_path: Path, download: Callable[..., Run]
 ):
     site.answers = {make_id(0): "video", make_id(1): "video", make_id(2): "video", make_id(3): 404}
-    assert download(*options(site, index, tmp_path / "undisturbed"), "--limit", 4).status == 1
+    assert download(*options(index, tmp_path / "undisturbed"), "--limit", 4).status == 1
 
     out = tmp_path / "out"
     site.answers[make_id(2)] = "hold"
     site.asked.clear()
-    script = [sys.executable, "utils/download_WFLW_V.py", *map(str, options(site, index, out)), "--limit", "4"]
+    script = [sys.executable, "-c", FROM_SITE, site.url_template, *map(str, options(index, out)), "--limit", "4"]
     process = subprocess.Popen(script, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     assert site.held.wait(60)
     wait_for(lambda: [row["status"] for row in read_table(out).values()] == ["done", "done", "pending", "unavailable"])
@@ -462,7 +473,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_end(
     site.released.set()
 
     before = site.asked.copy()
-    ended = download(*options(site, index, out), "--limit", 4)
+    ended = download(*options(index, out), "--limit", 4)
     assert ended.status == 1
     assert "done: 3\nunavailable: 1\n3 of 4 clips are in" in ended.out
     assert (out / "download_status.csv").read_bytes() == (tmp_path / "undisturbed/download_status.csv").read_bytes()
@@ -474,7 +485,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_end(
         assert np.abs(again - once).mean() < 1
     assert len(list((out / "videos").iterdir())) == 3
     assert [site.asked[make_id(number)] for number in range(2)] == [before[make_id(number)] for number in range(2)]
-    assert [path.name for path in (out / ".download").iterdir()] == ["lock"]
+    assert [path.name for path in (out / ".download").iterdir()] == []
 
 
 def test_control_c_ends_the_run_and_keeps_what_is_done(
@@ -488,7 +499,7 @@ def test_control_c_ends_the_run_and_keeps_what_is_done(
             super().set()
             site.released.set()
 
-    monkeypatch.setattr(download_WFLW_V, "threading", SimpleNamespace(Event=Stop, Lock=threading.Lock))
+    monkeypatch.setattr(download_run, "threading", SimpleNamespace(Event=Stop))
 
     def press() -> None:
         assert site.held.wait(60)
@@ -497,10 +508,10 @@ def test_control_c_ends_the_run_and_keeps_what_is_done(
 
     thread = threading.Thread(target=press)
     thread.start()
-    ended = download(*options(site, index, out), "--limit", 2)
+    ended = download(*options(index, out), "--limit", 2)
     thread.join()
     assert ended.status == 130
-    assert "stopped; the same command goes on from here" in ended.err
+    assert "the same command goes on from here\n\nstopped by Ctrl-C\n" in ended.err
     assert [row["status"] for row in read_table(out).values()] == ["done", "pending"]
     assert [path.stem for path in (out / "videos").iterdir()] == [make_id(0)]
 
@@ -519,9 +530,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
         (["--ids", "clip_000099"], "--ids: clip_000099 not in the index"),
         (["--ids", "clip_000005", "--split", "easy"], "--ids: clip_000005 not in the index (--split easy)"),
         (["--index", "nowhere"], "nowhere: no such index folder"),
-        (["--url_template", "http://localhost/video"], "--url_template http://localhost/video: must"),
-        (["--url_template", "file:///{id}"], "--url_template file:///{id}: must"),
-        (["--cookies", "nowhere.txt"], "nowhere.txt: no such cookie file"),
+        (["--cookies", "nowhere.txt"], "nowhere.txt: no such file; export the browser's cookies"),
         (["--cookies", "README.md"], "README.md: not a cookie file"),
         (["--cookies", "cookies.txt", "--backend", "pytube"], "--backend pytube knows no --cookies"),
     ],
@@ -555,19 +564,47 @@ def test_a_table_of_something_else_is_refused_and_kept(
     (tmp_path / "out").mkdir()
     table = tmp_path / "out" / "download_status.csv"
     table.write_text("name,grade\nAda,1\n")
-    ended = download(*options(site, index, tmp_path / "out"))
+    ended = download(*options(index, tmp_path / "out"))
     assert ended.status == 2
     assert f"error: {table}: not a table of this script" in ended.err
     assert table.read_text() == "name,grade\nAda,1\n"
 
 
 def test_a_second_run_into_the_same_folder_is_refused(index: Path, tmp_path: Path, download: Callable[..., Run]):
-    folders = Folders(tmp_path / "out")
-    folders.work.mkdir(parents=True)
-    with download_WFLW_V.lock(folders.work / "lock"):
-        ended = download("--output_folder", folders.root, "--index", index)
+    script = "import sys; from tests.utils.test_download import *; hold_folder(Path(sys.argv[1]))"
+    command = [sys.executable, "-c", script, str(tmp_path / "out")]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        ended = download("--output_folder", tmp_path / "out", "--index", index)
+        other.communicate("\n")
     assert ended.status == 2
-    assert f"error: {folders.root}: another run is downloading into this folder" in ended.err
+    assert f"error: {tmp_path / 'out'}: another run is writing into this folder" in ended.err
+
+
+def hold_folder(folder: Path) -> None:
+    with locked_folder(folder):
+        print("held", flush=True)
+        sys.stdin.readline()
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--backoff", "1e300"), ("--backoff", "nan"), ("--n_processes", "1000000000"), ("--retries", "-1")],
+)
+def test_a_number_outside_its_range_is_refused(option: str, value: str, tmp_path: Path, download: Callable[..., Run]):
+    ended = download("--output_folder", tmp_path / "out", option, value)
+    assert ended.status == 2
+    assert f"argument {option}: must be" in ended.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_wait_before_an_attempt_ends_at_a_day():
+    assert [Retries(9, 10).wait_before(attempt) for attempt in (1, 2, 3, 1_000_000)] == [10, 20, 40, 86_400]
+
+
+def test_the_choices_of_the_command_line_are_those_of_the_index():
+    assert (*SPLIT_FILES, "all") == download_WFLW_V.SPLITS
 
 
 def test_lists_of_easy_and_hard_clips_that_are_there_are_kept(
@@ -576,7 +613,7 @@ def test_lists_of_easy_and_hard_clips_that_are_there_are_kept(
     splits = tmp_path / "out" / "splits"
     splits.mkdir(parents=True)
     (splits / SPLIT_FILES["easy"]).write_text("mine_000001\n")
-    download(*options(site, index, tmp_path / "out"), "--retries", 0)
+    download(*options(index, tmp_path / "out"), "--retries", 0)
     assert (splits / SPLIT_FILES["easy"]).read_text() == "mine_000001\n"
 
 
@@ -587,7 +624,7 @@ def test_cookies_reach_the_site_and_the_file_stays_as_it_is(
     cookies = tmp_path / "cookies.txt"
     cookies.write_text("# Netscape HTTP Cookie File\n127.0.0.1\tFALSE\t/\tFALSE\t0\tsession\tsecret\n")
     before = cookies.read_bytes()
-    assert download(*options(site, index, tmp_path / "out"), "--cookies", cookies, "--limit", 1).status == 0
+    assert download(*options(index, tmp_path / "out"), "--cookies", cookies, "--limit", 1).status == 0
     assert site.cookies == {"session=secret"}
     assert cookies.read_bytes() == before
 
@@ -603,7 +640,7 @@ def test_landmarks_that_are_there_tell_a_clip_of_another_size_or_length(
     np.save(landmarks / f"{make_id(2)}.npy", inside[:15])
     (landmarks / f"{make_id(3)}.npy").write_text("no array")
     site.answers = {make_id(number): "video" for number in range(4)}
-    ended = download(*options(site, index, tmp_path / "out"), "--limit", 4)
+    ended = download(*options(index, tmp_path / "out"), "--limit", 4)
     table = read_table(tmp_path / "out")
     assert [table[make_id(number)]["status"] for number in range(4)] == ["done", "wrong size", "wrong length", "failed"]
     assert "100% of the landmarks lie outside the frame of 96 x 64" in table[make_id(1)]["reason"]

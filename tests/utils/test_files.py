@@ -1,3 +1,4 @@
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -32,16 +33,6 @@ WRITERS = {
     "png": lambda path: save_figure(Figure(figsize=(20, 20)), path),
 }
 
-FULL_DISK = """
-import resource, sys
-from pathlib import Path
-from tests.utils.test_files import WRITERS
-from utils.command_line import run
-
-resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, resource.RLIM_INFINITY))
-sys.exit(run(lambda: WRITERS[sys.argv[1]](Path(sys.argv[2]))))
-"""
-
 
 def names_in(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir()]
@@ -59,10 +50,14 @@ def test_a_file_is_written_whole_and_nothing_is_left_aside(kind: str, tmp_path: 
 def test_a_file_that_does_not_fit_on_the_disk_leaves_the_old_one_whole(kind: str, tmp_path: Path):
     path = tmp_path / "file"
     path.write_text("old")
-    command = [sys.executable, "-c", FULL_DISK, kind, str(path)]
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert ended.returncode == 2
-    assert ended.stderr == f"error: {path}: cannot be written (File too large); choose another place\n"
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    try:
+        with pytest.raises(OutputError) as error:
+            WRITERS[kind](path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert str(error.value) == f"{path}: cannot be written (File too large); choose another place"
     assert path.read_text() == "old"
     assert names_in(tmp_path) == ["file"]
 

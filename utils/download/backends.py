@@ -11,7 +11,6 @@ import re
 import threading
 import urllib.error
 from collections.abc import Iterator
-from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,45 +20,15 @@ import yt_dlp
 from yt_dlp.networking.exceptions import TransportError
 from yt_dlp.utils import DownloadCancelled, GeoRestrictedError, YoutubeDLError
 
+from utils.download.outcome import DownloadFailure, Status
 from utils.errors import InputError
+from utils.reading import read_text
 
 MAX_FPS = 30
 
 TIMEOUT = 30  # Seconds without an answer.
 
 YOUTUBE_URL = "https://www.youtube.com/watch?v={id}"
-
-
-class Status(StrEnum):
-    """How a clip stands; the script's docstring says what each means."""
-
-    DONE = "done"
-    PENDING = "pending"
-    UNAVAILABLE = "unavailable"
-    PRIVATE = "private"
-    BLOCKED = "blocked"
-    GEO_BLOCKED = "geo-blocked"
-    HTTP_ERROR = "http error"
-    NETWORK_ERROR = "network error"
-    WRONG_LENGTH = "wrong length"
-    WRONG_SIZE = "wrong size"
-    FAILED = "failed"
-
-
-class DownloadFailure(Exception):  # noqa: N818 - an outcome of one clip, not an error of the program
-    """A video that could not be had.
-
-    Attributes:
-        status: Why, in one word.
-        reason: Why, in the words of the site or the network.
-        retry: Whether another attempt may succeed.
-    """
-
-    def __init__(self, status: Status, reason: str, retry: bool = False):
-        super().__init__(reason)
-        self.status = status
-        self.reason = reason
-        self.retry = retry
 
 
 class Backend(Protocol):
@@ -86,7 +55,6 @@ class YtDlpBackend:
 
     Args:
         max_resolution: Largest smaller side of the frames, in pixels.
-        url_template: Address of a video, with {id} for its id.
         cookies: Content of a cookie file in the Netscape format, or None.
         stop: Set when running downloads must end.
     """
@@ -94,12 +62,10 @@ class YtDlpBackend:
     def __init__(
         self,
         max_resolution: int,
-        url_template: str = YOUTUBE_URL,
         cookies: str | None = None,
         stop: threading.Event | None = None,
     ):
         self._max_resolution = max_resolution
-        self._url_template = url_template
         self._cookies = cookies
         self._stop = stop or threading.Event()
 
@@ -124,7 +90,7 @@ class YtDlpBackend:
         }
         try:
             with _Downloader(options, folder) as downloader:
-                info = downloader.extract_info(self._url_template.replace("{id}", video_id))
+                info = downloader.extract_info(YOUTUBE_URL.replace("{id}", video_id))
         except DownloadCancelled as error:
             raise DownloadFailure(Status.PENDING, "stopped") from error
         except YoutubeDLError as error:
@@ -189,12 +155,7 @@ def read_cookies(path: Path) -> str:
     Raises:
         InputError: If it is missing or not in the Netscape format.
     """
-    try:
-        content = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such cookie file; export the browser's cookies for youtube.com") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as text ({error}); export the cookies again") from error
+    content = read_text(path, "export the browser's cookies for youtube.com")
     if not content.startswith(("# Netscape HTTP Cookie File", "# HTTP Cookie File")):
         raise InputError(f"{path}: not a cookie file in the Netscape format; export the cookies in that format")
     return content

@@ -11,18 +11,12 @@ from pathlib import Path
 import av
 from av.video.frame import PictureType
 
+from utils.download.outcome import DownloadFailure, Status
+
 # x264 at 12 is visually lossless (its default is 23, lossless is 0).
 ENCODER = "libx264"
 
 ENCODER_OPTIONS = {"crf": "12", "preset": "medium"}
-
-
-class VideoError(Exception):
-    """A video file that cannot be decoded, or is damaged."""
-
-
-class VideoTooShortError(Exception):
-    """A sound video that ends before the frames that are asked for."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +40,7 @@ def inspect_video(path: Path) -> VideoInfo:
     """Count the frames of a file, without decoding them.
 
     Raises:
-        VideoError: If the file is no video.
+        DownloadFailure: If the file is no video.
     """
     try:
         with av.open(str(path)) as container:
@@ -54,7 +48,7 @@ def inspect_video(path: Path) -> VideoInfo:
             frames = sum(packet.size > 0 for packet in container.demux(stream))
             return VideoInfo(frames, stream.width, stream.height, float(stream.average_rate or 0))
     except av.error.FFmpegError as error:
-        raise VideoError(f"{path.name}: cannot be read as a video ({error.strerror})") from error
+        raise _damaged(f"{path.name}: cannot be read as a video ({error.strerror})") from error
 
 
 def cut_frames(source: Path, target: Path, first: int, last: int) -> None:
@@ -69,9 +63,8 @@ def cut_frames(source: Path, target: Path, first: int, last: int) -> None:
         last: Last frame.
 
     Raises:
-        VideoError: If the source cannot be decoded up to the last frame although its header promises it, or the clip
-            cannot be written.
-        VideoTooShortError: If the source has fewer frames.
+        DownloadFailure: If the source cannot be decoded up to the last frame although its header promises it, or the
+            clip cannot be written; of the status "wrong length" if the source is sound and has fewer frames.
     """
     decoded = 0
     try:
@@ -92,16 +85,22 @@ def cut_frames(source: Path, target: Path, first: int, last: int) -> None:
             writer.mux(clip.encode(None))
             promised = stream.frames
     except av.error.FFmpegError as error:
-        raise VideoError(f"the source cannot be cut at frame {decoded} ({error.strerror})") from error
+        raise _damaged(f"the source cannot be cut at frame {decoded} ({error.strerror})") from error
     if decoded <= last:
         if promised > last:
-            raise VideoError(f"the source is damaged: {decoded} of its {promised} frames can be decoded")
-        raise VideoTooShortError(f"the source has {decoded} frames, the clip is its frames {first} to {last}")
+            raise _damaged(f"the source is damaged: {decoded} of its {promised} frames can be decoded")
+        reason = f"the source has {decoded} frames, the clip is its frames {first} to {last}"
+        raise DownloadFailure(Status.WRONG_LENGTH, reason)
+
+
+def _damaged(reason: str) -> DownloadFailure:
+    """What another download may mend."""
+    return DownloadFailure(Status.FAILED, reason, retry=True)
 
 
 def _video_stream(container: av.container.InputContainer, path: Path) -> av.VideoStream:
     if not container.streams.video:
-        raise VideoError(f"{path.name}: holds no video")
+        raise _damaged(f"{path.name}: holds no video")
     return container.streams.video[0]
 
 

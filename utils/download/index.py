@@ -10,11 +10,13 @@ import hashlib
 import http.client
 import re
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from utils.errors import InputError
+from utils.errors import InputError, OptionError
+from utils.files import write_bytes
+from utils.reading import read_lines
 
 RANGES_FILE = "download_ranges.txt"
 
@@ -30,6 +32,8 @@ SHA256 = {
     SPLIT_FILES["hard"]: "d492b8d6335462db8bf755600fa800340dce877c9b38501269d8f4e1d7fc4e1f",
 }
 """Checksums of the three published files."""
+
+PARTS = f"an index has {', '.join(SHA256)}"
 
 TIMEOUT = 30  # Seconds without an answer.
 
@@ -109,7 +113,7 @@ def read_index(folder: Path) -> WFLWVIndex:
             f"{folder}: no such index folder; give one with {', '.join(SHA256)}, or no --index to fetch them"
         )
     clips: dict[str, Clip] = {}
-    for where, line in _read_lines(folder / RANGES_FILE):
+    for where, line in read_lines(folder / RANGES_FILE, PARTS):
         clip = _parse_range(line, where)
         if clip.video_id in clips:
             raise InputError(f"{where}: {clip.video_id} stands in the file twice; remove one of its lines")
@@ -118,12 +122,39 @@ def read_index(folder: Path) -> WFLWVIndex:
         raise InputError(f"{folder / RANGES_FILE}: lists no clip; get the file again")
     splits = {}
     for split, name in SPLIT_FILES.items():
-        lines = {check_video_id(line, where): where for where, line in _read_lines(folder / name)}
+        lines = {check_video_id(line, where): where for where, line in read_lines(folder / name, PARTS)}
         for video_id, where in lines.items():
             if video_id not in clips:
                 raise InputError(f"{where}: {video_id} has no line in {RANGES_FILE}; add its frames or remove it")
         splits[split] = frozenset(lines)
     return WFLWVIndex(tuple(clips.values()), splits)
+
+
+def choose_clips(
+    index: WFLWVIndex, split: str, ids: Sequence[str] | None = None, limit: int | None = None
+) -> tuple[Clip, ...]:
+    """The clips that the options ask for, in the order of the index.
+
+    Args:
+        index: The index.
+        split: "easy", "hard" or "all".
+        ids: Only these; None for all.
+        limit: At most so many; None for all.
+
+    Raises:
+        InputError: If an id is malformed.
+        OptionError: If an id is not in the split, or nothing is left.
+    """
+    clips = index.in_split(split)
+    if ids is not None:
+        wanted = {check_video_id(video_id, "--ids") for video_id in ids}
+        unknown = sorted(wanted - {clip.video_id for clip in clips})
+        if unknown:
+            raise OptionError(f"--ids: {', '.join(unknown)} not in the index (--split {split}); take ids of its files")
+        clips = tuple(clip for clip in clips if clip.video_id in wanted)
+    if not clips:
+        raise OptionError(f"--split {split}: the index lists no clip of it; choose another split")
+    return clips[:limit]
 
 
 def fetch_index(folder: Path, url: str = INDEX_URL) -> None:
@@ -138,7 +169,6 @@ def fetch_index(folder: Path, url: str = INDEX_URL) -> None:
     """
     if is_published(folder):
         return
-    folder.mkdir(parents=True, exist_ok=True)
     for name, expected in SHA256.items():
         address = url.replace("{name}", name)
         try:
@@ -155,7 +185,7 @@ def fetch_index(folder: Path, url: str = INDEX_URL) -> None:
                 f"{address}: not the published file, its SHA-256 is {found} instead of {expected}; try again later, or "
                 "give a folder with the index by --index"
             )
-        (folder / name).write_bytes(content)
+        write_bytes(folder / name, content)
 
 
 def is_published(folder: Path) -> bool:
@@ -164,19 +194,6 @@ def is_published(folder: Path) -> bool:
     return all(
         path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == checksum for path, checksum in paths.items()
     )
-
-
-def _read_lines(path: Path) -> Iterator[tuple[str, str]]:
-    """The lines that are not blank: where each stands, for messages, and its text."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: no such file; an index has {', '.join(SHA256)}") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as text ({error}); get the file again") from error
-    for number, line in enumerate(text.splitlines(), start=1):
-        if stripped := line.strip():
-            yield f"{path}, line {number}", stripped
 
 
 def _parse_range(line: str, where: str) -> Clip:

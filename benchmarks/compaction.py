@@ -1,0 +1,165 @@
+"""What compaction saves: cell evaluations computed over used, time and peak memory, with it and without.
+
+python benchmarks/compaction.py                                                  # the shipped weights and sample
+python benchmarks/compaction.py --dataset_path datasets/WFLW --batch_size 32 --output_folder results
+
+The same faces are solved in turn with and without; times are medians, of the network's forward pass over all batches.
+CPU time is what the processors worked, whatever else the machine did. Memory is the growth of the peak resident memory
+of a process of its own over the first batch, or on CUDA the peak of the allocator. The rows of batch 1 are for a few
+faces one by one, where there is nothing to save: they show what it costs.
+"""
+
+import argparse
+import multiprocessing
+import os
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+if __name__ == "__main__":
+    # A script's own folder comes first on the path, and there `solvers` would be the benchmark of that name.
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import pandas as pd
+import torch
+from models.inference import DEVICES, load_network, predict, resolve_device
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from datasets.wflw import NUM_LANDMARKS, RAW_BOXES, WFLWCrops, load_wflw_test
+from models import LDEQ
+from solvers import SOLVERS
+from utils.command_line import positive_integer, run
+
+ROOT = Path(__file__).resolve().parents[1]
+VARIANTS = (False, True)
+FACES_ONE_BY_ONE = 12
+
+
+def main() -> None:
+    """Measure, print the table, and write it where asked."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--landmark_model_weights", type=Path, default=ROOT / "weights" / "ldeq_mini.safetensors")
+    parser.add_argument("--dataset_path", type=Path, default=ROOT / "datasets" / "sample")
+    parser.add_argument("--raw_box", choices=RAW_BOXES, default="landmarks")
+    parser.add_argument("--solver", choices=SOLVERS, help="another solver than the checkpoint's")
+    parser.add_argument("--batch_size", type=positive_integer, default=32)
+    parser.add_argument("--faces", type=positive_integer, default=96)
+    parser.add_argument("--device", choices=DEVICES, default="cpu")
+    parser.add_argument("--repeats", type=positive_integer, default=5, help="every time is the median of so many")
+    parser.add_argument("--output_folder", type=Path, help="write compaction.csv there")
+    args = parser.parse_args()
+
+    # glibc then returns every tensor's memory when it is freed, so that the peak is that of live tensors.
+    os.environ["MALLOC_MMAP_THRESHOLD_"] = "65536"
+    device = resolve_device(args.device)
+    rows = []
+    sizes = sorted({args.batch_size, 1}, reverse=True)
+    # First, as a new process counts the peak of the one that starts it for its own.
+    peaks = {size: [in_new_process(args, size, compact) for compact in VARIANTS] for size in sizes}
+    for size in sizes:
+        measured = measure(*prepare(args, size), args.repeats)
+        for compact, row, peak in zip(VARIANTS, measured, peaks[size], strict=True):
+            rows.append({"batch": size, "compaction": compact, **row, "peak memory, MiB": peak / 2**20})
+    table = pd.DataFrame(rows)
+    print(f"{device}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}")
+    print(table.to_string(index=False, float_format="{:.3f}".format))
+    if args.output_folder:
+        args.output_folder.mkdir(parents=True, exist_ok=True)
+        table.to_csv(args.output_folder / "compaction.csv", index=False)
+
+
+def prepare(args: argparse.Namespace, batch_size: int) -> tuple[LDEQ, list[Tensor]]:
+    """The network, and its input in batches."""
+    device = resolve_device(args.device)
+    model = load_network(args.landmark_model_weights, device, NUM_LANDMARKS, "sample", args.solver)
+    faces = load_wflw_test(args.dataset_path, args.raw_box).faces[
+        : args.faces if batch_size > 1 else min(args.faces, FACES_ONE_BY_ONE)
+    ]
+    loader = DataLoader(WFLWCrops(faces, model.config.image_size), batch_size)
+    return model, [images.to(device, memory_format=torch.channels_last) for images, _ in loader]
+
+
+def with_compaction(model: LDEQ, compact: bool) -> LDEQ:
+    """The same network with another solve."""
+    return model.with_solver(replace(model.config.solver, compact=compact))
+
+
+@dataclass
+class Pass:
+    """One pass over all faces: seconds, samples that the cell computed, evaluations that the solver used, keypoints."""
+
+    seconds: float
+    cpu_seconds: float
+    computed: int
+    used: int
+    keypoints: Tensor
+
+
+def forward(model: LDEQ, batches: Sequence[Tensor]) -> Pass:
+    """Solve all batches, and count. The one evaluation after a solve that only plain iteration needs is not counted."""
+    sizes: list[int] = []
+    hook = model.cell.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
+    started, cpu_started = time.perf_counter(), time.process_time()
+    outputs = list(predict(model, batches))
+    used = sum(int(output.solution.evals.sum()) for output in outputs)
+    seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu_started
+    hook.remove()
+    after = sum(len(output.keypoints) for output in outputs if output.solution.f_z is None)
+    keypoints = torch.cat([output.keypoints.cpu() for output in outputs])
+    return Pass(seconds, cpu_seconds, sum(sizes) - after * model.config.final_evaluation, used, keypoints)
+
+
+def measure(model: LDEQ, batches: Sequence[Tensor], repeats: int) -> list[dict[str, float]]:
+    """A row without and a row with compaction."""
+    models = [with_compaction(model, compact) for compact in VARIANTS]
+    for variant in models:
+        forward(variant, batches[:1])
+    # In turn, so that whatever else the machine does falls on both.
+    passes = [[forward(variant, batches) for variant in models] for _ in range(repeats)]
+    rows = []
+    for variant in range(2):
+        runs = [both[variant] for both in passes]
+        rows.append(
+            {
+                "computed": runs[0].computed,
+                "used": runs[0].used,
+                "computed / used": runs[0].computed / runs[0].used,
+                "time, s": statistics.median(run.seconds for run in runs),
+                "CPU time, s": statistics.median(run.cpu_seconds for run in runs),
+                "time / without": statistics.median(
+                    run.seconds / without.seconds for run, (without, _) in zip(runs, passes, strict=True)
+                ),
+                "largest difference of keypoints": (runs[0].keypoints - passes[0][0].keypoints).abs().max().item(),
+            }
+        )
+    return rows
+
+
+def in_new_process(args: argparse.Namespace, batch_size: int, compact: bool) -> int:
+    """`peak_memory` without the memory of an earlier measurement."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(peak_memory, (args, batch_size, compact))
+
+
+def peak_memory(args: argparse.Namespace, batch_size: int, compact: bool) -> int:
+    """Bytes that the network needs at most beyond its weights and one batch of input."""
+    model, batches = prepare(args, batch_size)
+    device = batches[0].device
+    before = process_peak()
+    next(predict(with_compaction(model, compact), batches))
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else process_peak() - before
+
+
+def process_peak() -> int:
+    """Peak resident memory of this process in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

@@ -1,0 +1,89 @@
+"""How the clips stand: the words for it, and the table of all of them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from enum import StrEnum
+from pathlib import Path
+
+from utils.errors import InputError, OutputError
+from utils.files import write_csv
+from utils.reading import read_table
+
+
+class Status(StrEnum):
+    """How a clip stands; the script's docstring says what each means."""
+
+    DONE = "done"
+    PENDING = "pending"
+    UNAVAILABLE = "unavailable"
+    PRIVATE = "private"
+    BLOCKED = "blocked"
+    GEO_BLOCKED = "geo-blocked"
+    HTTP_ERROR = "http error"
+    NETWORK_ERROR = "network error"
+    WRONG_LENGTH = "wrong length"
+    WRONG_SIZE = "wrong size"
+    FAILED = "failed"
+
+
+class DownloadFailure(Exception):  # noqa: N818 - an outcome of one clip, not an error of the program
+    """A clip that could not be had: its video does not come, cannot be decoded, or is not the right one.
+
+    Attributes:
+        status: Why, in one word.
+        reason: Why, in the words of the site or the network.
+        retry: Whether another attempt may succeed.
+    """
+
+    def __init__(self, status: Status, reason: str, retry: bool = False):
+        super().__init__(reason)
+        self.status = status
+        self.reason = reason
+        self.retry = retry
+
+
+@dataclass(frozen=True)
+class Result:
+    """A line of download_status.csv.
+
+    Attributes:
+        video_id: The clip.
+        status: How it stands.
+        frames: Number of frames; empty, as the next three, if the clip is not done.
+        width: Of a frame in pixels.
+        height: Of a frame in pixels.
+        fps: Frames per second.
+        reason: Why it is not done.
+    """
+
+    video_id: str
+    status: Status
+    frames: int | str = ""
+    width: int | str = ""
+    height: int | str = ""
+    fps: float | str = ""
+    reason: str = ""
+
+
+def read_results(path: Path) -> dict[str, Result]:
+    """What earlier runs have written, by id.
+
+    Raises:
+        OutputError: If the file is not of this script.
+    """
+    if not path.exists():
+        return {}
+    try:
+        rows = [row for _, row in read_table(path, [field.name for field in fields(Result)])]
+        results = [Result(**{**row, "status": Status(row["status"])}) for row in rows]
+    except (InputError, ValueError, TypeError) as error:
+        raise OutputError(
+            f"{path}: not a table of this script; remove it, finished clips are recognised without it"
+        ) from error
+    return {result.video_id: result for result in results}
+
+
+def write_results(path: Path, results: Mapping[str, Result], order: Sequence[str]) -> None:
+    """Write the results in the order of the index; the file is whole at any moment."""
+    rows = [asdict(results[video_id]) for video_id in order if video_id in results]
+    write_csv(path, {field.name: [row[field.name] for row in rows] for field in fields(Result)})
