@@ -18,7 +18,7 @@ import argparse
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -32,6 +32,7 @@ from tqdm import tqdm
 from datasets.wflw import NUM_LANDMARKS, RAW_BOXES, SPLITS, WFLWCrops, WFLWTest, load_wflw_test
 from evaluation.figures import Panel, contact_sheet, error_curves
 from evaluation.scores import Predictions, Score, write_predictions
+from inference.flip import mean_with_mirrored
 from inference.network import load_network, predict, resolve_device
 from inference.options import add_machine_options, add_weights_option
 from inference.results import to_results
@@ -69,6 +70,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--solver", choices=SOLVERS, help="another solver than the checkpoint's")
     parser.add_argument("--max_evals", type=positive_integer, help="budget of the solver in evaluations of the cell")
     parser.add_argument("--tol", type=float, help="residual below which a solve has converged")
+    parser.add_argument(
+        "--flip", action="store_true", help="take the mean with the landmarks of the mirrored face, at twice the cost"
+    )
     parser.add_argument("--output_folder", type=Path, default=Path("results/wflw"))
     parser.add_argument(
         "--plot", type=non_negative_integer, default=0, metavar="N", help="draw the N worst and N median faces"
@@ -178,11 +182,18 @@ def infer(
         for batch, true in loader:
             landmarks.append(true)
             yield batch
+            if args.flip:
+                yield batch.flip(3)
 
+    outputs = predict(model, images(), args.precision)
     predictions = []
     with tqdm(total=sum(map(len, share)), unit="face", disable=process.rank > 0) as progress:
-        for output in predict(model, images(), args.precision):
-            predictions.append(to_predictions(output, landmarks[-1], model.config))
+        for output in outputs:
+            found = to_predictions(output, landmarks[-1], model.config)
+            if args.flip:
+                mirrored = next(outputs).keypoints.cpu().double().numpy()
+                found = replace(found, keypoints=mean_with_mirrored(found.keypoints, mirrored, crops.size))
+            predictions.append(found)
             progress.update(len(landmarks[-1]))
     return predictions
 
@@ -246,6 +257,7 @@ def describe_run(args: argparse.Namespace, model: LDEQ, data: WFLWTest, process:
         "layout": data.layout,
         "raw_box": data.raw_box,
         "precision": args.precision,
+        "flip": args.flip,
         "stop_rule": args.stop_rule if implicit else None,
         "solver": model.config.to_dict()["solver"] if implicit else None,
         "batch_size": args.batch_size,

@@ -30,7 +30,7 @@ from datasets.clip_stream import TimeStep, stream_crops
 from datasets.wflw import WFLWCrops, read_faces
 from datasets.wflw_v import Clip, list_clips, read_landmarks
 from inference.network import predict
-from inference.streams import FreshSolver, RecurrentSolver
+from inference.streams import Streams
 from models import LDEQ, load_checkpoint
 from models.ldeq import LDEQOutput
 from models.rwr import RwRConfig
@@ -146,18 +146,15 @@ def measure_faces(model: LDEQ, faces: Path) -> dict[str, Any]:
 @torch.inference_mode()
 def measure_clips(model: LDEQ, clips: Sequence[Clip], steps: Sequence[TimeStep]) -> dict[str, Any]:
     """NME and NMJ of fresh solves and of RwR with 2 evaluations a frame, means over the clips of each split."""
-    solvers = {
-        mode: FreshSolver(model) if config is None else RecurrentSolver(model, len(clips), config)
-        for mode, config in VIDEO_MODES.items()
-    }
-    found = {mode: [np.empty((clip.frames, 98, 2)) for clip in clips] for mode in solvers}
+    streams = {mode: Streams(model, config) for mode, config in VIDEO_MODES.items()}
+    found = {mode: [np.empty((clip.frames, 98, 2)) for clip in clips] for mode in streams}
     for step in steps:
         if step.slots.size == 0:
             continue
         images = to_network_input(step.images[:, 0]).to(memory_format=torch.channels_last)
         matrices = step.matrices[:, 0]
-        for mode, solver in solvers.items():
-            keypoints = solver(images, matrices, step.slots, step.frames == 0).keypoints
+        for mode, of_mode in streams.items():
+            keypoints = of_mode.step(images, matrices, step.slots, step.frames == 0).keypoints
             for row, (clip, frame) in enumerate(zip(step.clips.tolist(), step.frames.tolist(), strict=True)):
                 found[mode][clip][frame] = transform_points(keypoints[row], matrices[row], inverse=True)
     truth = [read_landmarks(clip) for clip in clips]

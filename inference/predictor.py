@@ -1,9 +1,12 @@
 """Landmarks of the faces in a picture."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
+from inference.flip import mean_with_mirrored
 from inference.network import Precision
 from inference.results import FaceLandmarks, to_frame
 from inference.streams import Streams
@@ -20,6 +23,8 @@ class LandmarkPredictor:
         precision: see `inference.network.autocast`.
         colour: order of the channels of the pictures: "bgr", as OpenCV reads them, or "rgb".
         crop: how the faces are cut out; the evaluation of raw WFLW has the original's rule.
+        flip: whether the landmarks are the mean with those of the mirrored crop, at twice the cost; all else is that of
+            the crop itself.
     """
 
     def __init__(
@@ -28,10 +33,12 @@ class LandmarkPredictor:
         precision: Precision = "fp32",
         colour: ColourOrder = "bgr",
         crop: CropRule = CROP_RULES["exact"],
+        flip: bool = False,
     ):
         self.streams = Streams(model, None, precision=precision)
         self.colour = colour
         self.crop = crop
+        self.flip = flip
 
     def __call__(self, image: np.ndarray, boxes: ArrayLike) -> list[FaceLandmarks]:
         """Landmarks of the faces in the boxes.
@@ -49,8 +56,14 @@ class LandmarkPredictor:
         boxes = check_boxes(boxes)
         if not len(boxes):
             return []
-        images, matrices = crop_faces(image, boxes, self.streams.network.config.image_size, self.colour, self.crop)
-        return to_frame(self.streams.step(images, matrices, range(len(boxes))), boxes, matrices)
+        size = self.streams.network.config.image_size
+        images, matrices = crop_faces(image, boxes, size, self.colour, self.crop)
+        results = self.streams.step(images, matrices, range(len(boxes)))
+        if self.flip:
+            mirrored = self.streams.step(images.flip(3), matrices, range(len(boxes)))
+            keypoints = mean_with_mirrored(results.keypoints, mirrored.keypoints, size)
+            results = replace(results, keypoints=keypoints)
+        return to_frame(results, boxes, matrices)
 
 
 def check_boxes(boxes: ArrayLike) -> np.ndarray:
