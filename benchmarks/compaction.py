@@ -67,7 +67,7 @@ def main() -> None:
             rows.append({"batch": size, "compaction": compact, **row, "peak memory, MiB": peak / 2**20})
     table = pd.DataFrame(rows)
     print(f"{device}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}")
-    print(table.to_string(index=False, float_format="{:.3f}".format))
+    print(table.to_string(index=False, float_format="{:.4g}".format))
     if args.output_folder:
         args.output_folder.mkdir(parents=True, exist_ok=True)
         table.to_csv(args.output_folder / "compaction.csv", index=False)

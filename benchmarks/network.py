@@ -26,7 +26,8 @@ from torch.utils.data import DataLoader
 from torch.utils.flop_counter import FlopCounterMode
 
 from datasets.wflw import RAW_BOXES, WFLWCrops, load_wflw_test
-from inference.network import autocast, predict, resolve_device
+from inference.engines import autocast
+from inference.network import predict, resolve_device
 from inference.options import add_machine_options, add_weights_option
 from models import LDEQ, load_checkpoint
 from utils.command_line import positive_integer, run

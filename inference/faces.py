@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 from scipy.optimize import linear_sum_assignment
 
 from inference.detector import CenterFaceDetector, FaceDetector
-from inference.network import Precision
+from inference.engines import Engine, EngineName, Precision
 from inference.results import FaceLandmarks
 from inference.tracker import TRACKING, BoxTracker, TrackingConfig
 from models.ldeq import LDEQ
@@ -88,8 +88,9 @@ class FaceTracker:
         config: how a face is followed.
         detector: where faces are; None for `CenterFaceDetector`, made when it is first needed.
         rules: when they are looked for, and when one is gone.
-        precision: see `inference.network.autocast`.
+        precision: see `inference.network.Network`.
         colour: order of the channels of the frames: "bgr", as OpenCV reads them, or "rgb".
+        engine: see `inference.network.Network`.
 
     Raises:
         OptionError: RwR is asked of an explicit network.
@@ -104,8 +105,9 @@ class FaceTracker:
         rules: FollowingRules | None = None,
         precision: Precision = "fp32",
         colour: ColourOrder = "bgr",
+        engine: EngineName | Engine = "auto",
     ):
-        self.tracker = BoxTracker(model, config, precision=precision, colour=colour)
+        self.tracker = BoxTracker(model, config, precision=precision, colour=colour, engine=engine)
         self.detector = detector
         self.rules = rules or FollowingRules()
         self.colour: ColourOrder = colour

@@ -1,23 +1,22 @@
-"""Running a network over batches: device, precision, memory format, and what the command line says of its solver."""
+"""The network in use: opened on a device, computed by an engine, its solver as the command line says."""
 
 import copy
 from collections.abc import Iterable, Iterator
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+import cv2
 import torch
 from torch import Tensor
 
+from inference.engines import Engine, EngineName, Precision, open_engine
 from models.checkpoints import load_checkpoint
 from models.deq import deq, repeat
 from models.ldeq import LDEQ, LDEQOutput
 from solvers import SOLVERS, Solution, SolverConfig
 from solvers.contract import StopRule
 from utils.errors import CheckpointError, OptionError
-
-Precision = Literal["fp32", "bf16"]
 
 
 def resolve_device(name: str) -> torch.device:
@@ -75,9 +74,11 @@ def load_network(
     return model.with_solver(replace(own, stop_rule=stop_rule, **(options or {})))
 
 
-def autocast(device: torch.device, precision: Precision) -> AbstractContextManager:
-    """Mixed precision for `precision` "bf16"; no change for "fp32"."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+def use_threads(count: int | None) -> None:
+    """Let torch, OpenCV and, where opened later, onnxruntime each use so many cores; None leaves them as they are."""
+    if count is not None:
+        torch.set_num_threads(count)
+        cv2.setNumThreads(count)
 
 
 class Network:
@@ -87,18 +88,21 @@ class Network:
 
     Args:
         model: the network.
-        precision: see `autocast`.
+        precision: see `inference.engines.autocast`; of no effect where an engine is given.
+        engine: what computes it, by name, see `open_engine`, or one that is open.
 
     Attributes:
         config: of the network, with the solver in use.
-        device: where it is.
+
+    Raises:
+        OptionError: the engine is missing, or not for this device or precision.
+        CheckpointError: the engine needs an export and there is none.
     """
 
-    def __init__(self, model: LDEQ, precision: Precision = "fp32"):
+    def __init__(self, model: LDEQ, precision: Precision = "fp32", engine: EngineName | Engine = "auto"):
         self.model = model.eval()
         self.config = model.config
-        self.precision = precision
-        self.device = next(model.parameters()).device
+        self.engine = open_engine(model, engine, precision) if isinstance(engine, str) else engine
 
     def with_solver(self, solver: SolverConfig, final_evaluation: bool) -> "Network":
         """The same network with another solver, and with a final evaluation or without."""
@@ -108,9 +112,7 @@ class Network:
 
     def embed(self, images: Tensor) -> Tensor:
         """All that is computed once per image, see `LDEQ.embed`; the images may be on any device."""
-        images = images.to(self.device, non_blocking=True, memory_format=torch.channels_last)
-        with autocast(self.device, self.precision):
-            return self.model.embed(images)
+        return self.engine.embed(images)
 
     def solve(self, embedded: Tensor, z0: Tensor | None = None) -> LDEQOutput:
         """Find the fixed points, and read the landmarks out of them.
@@ -122,21 +124,11 @@ class Network:
         start = self.model.initial_state(embedded)
         if z0 is not None:
             start.copy_(z0)
-        with autocast(self.device, self.precision):
-            if self.config.mode == "explicit":
-                state, solution = (
-                    repeat(lambda z: self.model.cell(z, embedded), start, self.config.explicit_depth),
-                    None,
-                )
-            else:
-                state, solution = deq(
-                    lambda z: self.model.cell(z, embedded),
-                    start,
-                    self.config.solver,
-                    self.config.gradient,
-                    self.config.final_evaluation,
-                    track=False,
-                )
+        config, args = self.config, (embedded,)
+        if config.mode == "explicit":
+            return self.read_out(repeat(self.engine.cell, start, config.explicit_depth, args), None)
+        cell, solver = self.engine.cell, config.solver
+        state, solution = deq(cell, start, solver, config.gradient, config.final_evaluation, track=False, args=args)
         return self.read_out(state, solution)
 
     def read_out(self, state: Tensor, solution: Solution | None) -> LDEQOutput:
@@ -149,15 +141,18 @@ class Network:
         return self.solve(self.embed(images))
 
 
-def predict(model: LDEQ, batches: Iterable[Tensor], precision: Precision = "fp32") -> Iterator[LDEQOutput]:
+def predict(
+    model: LDEQ, batches: Iterable[Tensor], precision: Precision = "fp32", engine: EngineName | Engine = "auto"
+) -> Iterator[LDEQOutput]:
     """Landmarks of a stream of image batches.
 
     Args:
         model: the network.
         batches: of (B, 3, S, S) ImageNet-normalised RGB images, on any device.
-        precision: see `autocast`.
+        precision: see `Network`.
+        engine: see `Network`.
 
     Yields:
         The output of each batch, on the model's device.
     """
-    yield from map(Network(model, precision), batches)
+    yield from map(Network(model, precision, engine), batches)

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
+from inference.engines import Engine, EngineName, Precision
 from inference.flip import mean_with_mirrored
-from inference.network import Precision
 from inference.results import FaceLandmarks, to_frame
 from inference.streams import Streams
 from models.ldeq import LDEQ
@@ -20,9 +20,10 @@ class LandmarkPredictor:
 
     Args:
         model: see `models.load_checkpoint`.
-        precision: see `inference.network.autocast`.
+        precision: see `inference.network.Network`.
         colour: order of the channels of the pictures: "bgr", as OpenCV reads them, or "rgb".
         crop: how the faces are cut out; the evaluation of raw WFLW has the original's rule.
+        engine: see `inference.network.Network`.
         flip: whether the landmarks are the mean with those of the mirrored crop, at twice the cost; all else is that of
             the crop itself.
     """
@@ -33,9 +34,10 @@ class LandmarkPredictor:
         precision: Precision = "fp32",
         colour: ColourOrder = "bgr",
         crop: CropRule = CROP_RULES["exact"],
+        engine: EngineName | Engine = "auto",
         flip: bool = False,
     ):
-        self.streams = Streams(model, None, precision=precision)
+        self.streams = Streams(model, None, precision=precision, engine=engine)
         self.colour = colour
         self.crop = crop
         self.flip = flip

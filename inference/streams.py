@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inference.network import Network, Precision
+from inference.engines import Engine, EngineName, Precision
+from inference.network import Network
 from inference.results import FrameResults, to_results
 from models.ldeq import LDEQ, LDEQOutput
 from models.rwr import RwRConfig, pull_back, warm_start
@@ -86,7 +87,8 @@ class Streams:
             the same few evaluations as the others.
         restart: when a frame counts as a first one, of which `residual` is heeded here; None for never, as in the
             original.
-        precision: see `inference.network.autocast`.
+        precision: see `inference.network.Network`.
+        engine: see `inference.network.Network`.
         batch_size: crops that are computed at once.
 
     Raises:
@@ -101,9 +103,10 @@ class Streams:
         solve_first_frame: bool = False,
         restart: RestartRule | None = None,
         precision: Precision = "fp32",
+        engine: EngineName | Engine = "auto",
         batch_size: int = BATCH_SIZE,
     ):
-        self.network = Network(model, precision)
+        self.network = Network(model, precision, engine)
         self.rwr = rwr
         if rwr is not None:
             if model.config.mode == "explicit":

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from inference.network import Precision
+from inference.engines import Engine, EngineName, Precision
 from inference.predictor import check_boxes, crop_faces
 from inference.results import FaceLandmarks, to_frame
 from inference.streams import RestartRule, Streams
@@ -49,8 +49,9 @@ class BoxTracker:
     Args:
         model: see `models.load_checkpoint`.
         config: how they are followed.
-        precision: see `inference.network.autocast`.
+        precision: see `inference.network.Network`.
         colour: order of the channels of the frames: "bgr", as OpenCV reads them, or "rgb".
+        engine: see `inference.network.Network`.
 
     Raises:
         OptionError: RwR is asked of an explicit network.
@@ -63,6 +64,7 @@ class BoxTracker:
         *,
         precision: Precision = "fp32",
         colour: ColourOrder = "bgr",
+        engine: EngineName | Engine = "auto",
     ):
         self.streams = Streams(
             model,
@@ -70,6 +72,7 @@ class BoxTracker:
             solve_first_frame=config.solve_first_frame,
             restart=config.restart,
             precision=precision,
+            engine=engine,
         )
         self.config = config
         self.colour = colour
@@ -130,8 +133,9 @@ class LandmarkTracker:
     Args:
         model: see `models.load_checkpoint`.
         config: how it is followed.
-        precision: see `inference.network.autocast`.
+        precision: see `inference.network.Network`.
         colour: order of the channels of the frames: "bgr", as OpenCV reads them, or "rgb".
+        engine: see `inference.network.Network`.
 
     Attributes:
         last: what is known of the face in the frame of the last step; None before the first.
@@ -147,8 +151,9 @@ class LandmarkTracker:
         *,
         precision: Precision = "fp32",
         colour: ColourOrder = "bgr",
+        engine: EngineName | Engine = "auto",
     ):
-        self._faces = BoxTracker(model, config, precision=precision, colour=colour)
+        self._faces = BoxTracker(model, config, precision=precision, colour=colour, engine=engine)
         self.last: FaceLandmarks | None = None
 
     def reset(self) -> None:

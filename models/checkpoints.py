@@ -5,15 +5,16 @@ Ours is a safetensors file whose metadata hold the configuration as JSON. The or
 """
 
 import argparse
+import hashlib
 import json
 import os
 import re
 import warnings
 from pathlib import Path
 
+import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.serialization import safe_globals
 
@@ -21,7 +22,8 @@ from models.config import LDEQConfig
 from models.deq import GradientConfig
 from models.ldeq import LDEQ
 from solvers import AndersonConfig, BroydenConfig, FixedPointConfig, SolverConfig
-from utils.errors import CheckpointError
+from utils.errors import CheckpointError, OutputError
+from utils.files import write_bytes
 
 CONFIG_KEY = "ldeq_config"
 
@@ -108,7 +110,20 @@ def load_checkpoint(path: str | os.PathLike[str], device: str | torch.device = "
     model = LDEQ(config)
     _check_weights(path, weights, model.state_dict())
     model.load_state_dict(weights)
+    model.source = path
     return model.to(device).eval()
+
+
+def weights_digest(model: LDEQ) -> str:
+    """SHA-256 in hexadecimal of what determines the network's values: its weights and its form, not its solver."""
+    config = model.config.to_dict()
+    form = {name: value for name, value in config.items() if name not in ("solver", "gradient", "final_evaluation")}
+    digest = hashlib.sha256(json.dumps(form, sort_keys=True).encode())
+    for name, tensor in sorted(model.state_dict().items()):
+        if tensor.is_floating_point():
+            digest.update(f"{name} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().to("cpu", torch.float32).contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def save_checkpoint(model: LDEQ, path: str | os.PathLike[str], dtype: torch.dtype | None = None) -> None:
@@ -120,8 +135,7 @@ def save_checkpoint(model: LDEQ, path: str | os.PathLike[str], dtype: torch.dtyp
         dtype: of the stored floating-point weights, for example torch.float16 for half the size; None keeps theirs.
 
     Raises:
-        ValueError: a weight is not finite, or overflows `dtype`.
-        OSError: the file cannot be written.
+        OutputError: a weight is not finite, or overflows `dtype`; or the file cannot be written.
     """
     path = Path(path)
     weights = {
@@ -130,15 +144,9 @@ def save_checkpoint(model: LDEQ, path: str | os.PathLike[str], dtype: torch.dtyp
     }
     for name, tensor in weights.items():
         if not torch.isfinite(tensor).all():
-            raise ValueError(f"{path}: not written, because weight {name} holds values that are not finite")
-    aside = path.with_name(path.name + ".part")
-    try:
-        save_file(weights, aside, metadata={"format": "pt", CONFIG_KEY: json.dumps(model.config.to_dict())})
-        aside.replace(path)
-    except (OSError, SafetensorError) as error:
-        raise OSError(f"{path}: the checkpoint could not be written ({error})") from error
-    finally:
-        aside.unlink(missing_ok=True)
+            raise OutputError(f"{path}: not written, because weight {name} holds values that are not finite")
+    metadata = {"format": "pt", CONFIG_KEY: json.dumps(model.config.to_dict())}
+    write_bytes(path, safetensors.torch.save(weights, metadata), durable=True)
 
 
 def _read_own(path: Path) -> tuple[LDEQConfig, dict[str, Tensor]]:

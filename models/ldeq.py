@@ -7,6 +7,7 @@ python -m models.ldeq --summary --preset paper
 import argparse
 import copy
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -40,11 +41,17 @@ class LDEQOutput:
 
 
 class LDEQ(nn.Module):
-    """The landmark deep equilibrium model (section 3 of the paper)."""
+    """The landmark deep equilibrium model (section 3 of the paper).
+
+    Attributes:
+        config: all that describes it.
+        source: the checkpoint that it was read from; None for a new one.
+    """
 
     def __init__(self, config: LDEQConfig):
         super().__init__()
         self.config = config
+        self.source: Path | None = None
         self.backbone = make_backbone(config.backbone, config.injection_channels)
         self.cell = Cell(config)
 

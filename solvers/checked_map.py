@@ -85,7 +85,9 @@ class CheckedMap:
                 f"f must keep the shape {tuple(z.shape)}, but returned {tuple(image.shape)}; where samples leave the "
                 "batch, tensors that f takes of every sample belong into args"
             )
-        fits = image.is_floating_point() and torch.promote_types(image.dtype, self.dtype) == self.dtype
+        fits = image.dtype == self.dtype or (
+            image.is_floating_point() and torch.promote_types(image.dtype, self.dtype) == self.dtype
+        )
         if not fits or image.device != z.device:
             raise ValueError(
                 f"f must keep {self.dtype} (or return half precision) on {z.device} for the shape {tuple(z.shape)}, "
@@ -98,4 +100,4 @@ def with_version(tensor: Tensor) -> Tensor:
     if not tensor.is_inference():
         return tensor
     with torch.inference_mode(False):
-        return torch.empty(0, dtype=tensor.dtype, device=tensor.device).set_(tensor)
+        return tensor.new_empty(0).set_(tensor)

@@ -22,7 +22,18 @@ class Rows:
 
     def overwrite(self, chosen: Tensor, values: Tensor) -> None:
         """Take `values` (n, N) where `chosen` (n,), of the first n rows."""
-        rows = self.values[: values.shape[0]]
+        if chosen.device.type == "cpu":
+            # Here a look costs nothing, and all or none, as always with one sample, is several times cheaper.
+            taken = int(chosen.sum())
+            if taken == 0 and self._owned:
+                return
+            if taken == len(values):
+                if self._owned:
+                    first_rows(self.values, taken).copy_(values)
+                else:
+                    self._own(values.clone())
+                return
+        rows = first_rows(self.values, len(values))
         if self._owned:
             torch.where(chosen.unsqueeze(1), values, rows, out=rows)
         else:
@@ -89,7 +100,7 @@ class BestIterate:
         self, z: Tensor, f_z: Tensor, residual: Tensor, measure: Tensor, running: Tensor, candidate: bool
     ) -> None:
         """Take z where it is better than all before, and the finite f(z) of a sample that has no candidate yet."""
-        lowest = self.measure[: z.shape[0]]
+        lowest = first_rows(self.measure, len(z))
         undecided = running & lowest.isposinf()
         known = undecided & residual.isfinite()
         if candidate:
@@ -127,12 +138,13 @@ class Record:
     def add(self, z: Tensor, residual: Tensor, measure: Tensor, candidate: bool) -> None:
         """Note one evaluation at z (n, N), and which samples have stopped by it."""
         running = self.running
-        self.evals[: len(running)] += running
+        evals = first_rows(self.evals, len(running))
+        evals += running
         self.trace.append(self.roster.spread(torch.where(running, residual, torch.nan)))
         if self.config.record_trajectory:
             self.trajectory.append(self.roster.spread(torch.where(running.unsqueeze(1), z, torch.nan)))
 
-        status = self.status[: len(running)]
+        status = first_rows(self.status, len(running))
         non_finite = running & ~residual.isfinite()
         status.masked_fill_(non_finite, Status.NON_FINITE)
         if self.config.stop_rule == "sample":
@@ -156,9 +168,14 @@ class Record:
         return len(self.trace) if fixed else int(self.evals.max())
 
 
+def first_rows(rows: Tensor, count: int) -> Tensor:
+    """`rows[:count]`, without the cost of a view where that is all."""
+    return rows if rows.shape[0] == count else rows[:count]
+
+
 def overwrite(rows: Tensor, chosen: Tensor, values: Tensor) -> None:
     """Take `values` (n,) where `chosen` (n,), of the first n of `rows` (B,), in place."""
-    rows = rows[: len(values)]
+    rows = first_rows(rows, len(values))
     torch.where(chosen, values, rows, out=rows)
 
 

@@ -5,11 +5,11 @@ from pathlib import Path
 # Read when torch is loaded, here and in the scripts that tests start: these networks are too small for threads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import cv2
 import numpy as np
 import pytest
+from synthetic_faces import make_face, to_text, write_image
 
-from datasets.wflw import ATTRIBUTES, NUM_LANDMARKS, SPLITS
+from datasets.wflw import ATTRIBUTES, SPLITS
 
 # Flags of the six synthetic faces in the order of ATTRIBUTES; every subset has a face and two faces share subsets.
 FACE_FLAGS = np.array(
@@ -22,24 +22,6 @@ FACE_FLAGS = np.array(
         [0, 0, 0, 0, 1, 0],
     ]
 )
-
-
-def make_face(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """A 256 x 256 RGB image of random squares and (98, 2) landmarks in [0, 1] of it, the eye corners well apart."""
-    generator = np.random.default_rng(seed)
-    image = generator.integers(0, 256, (8, 8, 3), dtype=np.uint8).repeat(32, axis=0).repeat(32, axis=1)
-    landmarks = generator.uniform(0.1, 0.9, (NUM_LANDMARKS, 2))
-    landmarks[60], landmarks[72] = (0.3, 0.4), (0.7, 0.4)
-    return image, landmarks
-
-
-def write_image(path: Path, rgb: np.ndarray) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    assert cv2.imwrite(str(path), rgb[..., ::-1])
-
-
-def to_text(numbers: np.ndarray) -> str:
-    return " ".join(f"{number:.10g}" for number in np.ravel(numbers))
 
 
 @pytest.fixture

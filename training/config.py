@@ -1,13 +1,28 @@
-"""Options of training, on the command line and in the run folder, and the two presets."""
+"""Options of training, on the command line and in the run folder, and the two presets.
+
+Nothing here loads torch, so that the script answers `--help` and a wrong option at once.
+"""
 
 import argparse
 from dataclasses import Field, dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
-from models.deq import GradientRule
 from utils.errors import OptionError
+from utils.values import check_choice, check_integer, check_number
+
+GradientRule = Literal["ift", "jfb", "unroll"]
+
+Precision = Literal["fp32", "bf16"]
 
 PairCarry = Literal["unchanged", "crop"]
+
+InitialPart = Literal["all", "backbone"]
+
+
+MOST_STEPS = 1_000_000_000
+
+MOST_EVALUATIONS = 10_000
 
 
 def option(default: Any, text: str) -> Any:
@@ -56,17 +71,19 @@ class TrainingConfig:
     seed: int = option(0, "of weights, sampling, augmentation and depths")
 
     def __post_init__(self) -> None:
-        positive = (
-            "epochs",
-            "samples_per_epoch",
-            "batch_size",
-            "learning_rate",
-            "clip_norm",
-            "phantom_steps",
-        )
-        for name in positive:
-            if getattr(self, name) <= 0:
-                raise OptionError(f"--{name} must be positive, not {getattr(self, name)}")
+        for name, lowest, highest in (
+            ("epochs", 1, MOST_STEPS),
+            ("samples_per_epoch", 1, MOST_STEPS),
+            ("batch_size", 1, MOST_STEPS),
+            ("phantom_steps", 1, MOST_EVALUATIONS),
+            ("min_depth", 0, MOST_EVALUATIONS),
+            ("max_depth", 0, MOST_EVALUATIONS),
+            ("pair_depth", 0, MOST_EVALUATIONS),
+            ("seed", 0, 2**63 - 1),
+        ):
+            check_integer(f"--{name}", getattr(self, name), lowest, highest)
+        for name in ("learning_rate", "clip_norm"):
+            check_number(f"--{name}", getattr(self, name), 0, open_below=True)
         for name in (
             "warm_up",
             "final_learning_rate",
@@ -75,24 +92,16 @@ class TrainingConfig:
             "warm_start_probability",
             "pair_probability",
         ):
-            if not 0 <= getattr(self, name) <= 1:
-                raise OptionError(f"--{name} must be in [0, 1], not {getattr(self, name)}")
-        for name in (
-            "weight_decay",
-            "min_depth",
-            "pair_depth",
-            "warm_start_jitter",
-            "jitter_weight",
-            "jacobian_weight",
-        ):
-            if getattr(self, name) < 0:
-                raise OptionError(f"--{name} must not be negative, not {getattr(self, name)}")
+            check_number(f"--{name}", getattr(self, name), 0, 1)
+        for name in ("weight_decay", "warm_start_jitter", "jitter_weight", "jacobian_weight"):
+            check_number(f"--{name}", getattr(self, name), 0)
+        check_number("--pose_boost", self.pose_boost, 1)
+        check_choice("--gradient", self.gradient, get_args(GradientRule))
+        check_choice("--pair_carry", self.pair_carry, get_args(PairCarry))
         if self.max_depth < self.min_depth:
             raise OptionError(f"--max_depth must be at least --min_depth {self.min_depth}, not {self.max_depth}")
         if self.pair_probability and self.gradient != "jfb":
             raise OptionError(f"--pair_probability needs --gradient jfb, not {self.gradient}")
-        if self.pose_boost < 1:
-            raise OptionError(f"--pose_boost must be at least 1, not {self.pose_boost}")
         if self.samples_per_epoch < self.batch_size:
             raise OptionError(f"--samples_per_epoch must be at least --batch_size {self.batch_size}")
 
@@ -100,6 +109,49 @@ class TrainingConfig:
     def steps_per_epoch(self) -> int:
         """Whole batches in an epoch."""
         return self.samples_per_epoch // self.batch_size
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """What does not decide the outcome of a run, and what it begins with.
+
+    Attributes:
+        dataset_path: folder of WFLW, in either layout.
+        output_folder: the run folder.
+        resume: whether to go on with the run in it.
+        preset: network that the named options change.
+        backbone: None for the preset's.
+        image_size: side of the network's input; None for the preset's.
+        gate: how much of its new heatmaps the cell takes; None for the preset's.
+        gate_start: that share, or where a learned gate starts; None for the preset's.
+        max_evals: budget of the network's solver; None for the preset's.
+        backbone_weights: ImageNet weights of a published HRNet.
+        initial_weights: checkpoint to start from.
+        initial_part: what is taken from it.
+        augmentation: strengths of the augmentation that differ from the defaults, each NAME=VALUE.
+        workers: processes that read and augment faces.
+        device: see `inference.network.resolve_device`.
+        precision: see `inference.network.autocast`.
+        save_minutes: how often the state is saved within an epoch.
+    """
+
+    dataset_path: Path
+    output_folder: Path
+    resume: bool = False
+    preset: str = "mini"
+    backbone: str | None = None
+    image_size: int | None = None
+    gate: str | None = None
+    gate_start: float | None = None
+    max_evals: int | None = None
+    backbone_weights: Path | None = None
+    initial_weights: Path | None = None
+    initial_part: InitialPart = "all"
+    augmentation: tuple[str, ...] = ()
+    workers: int = 2
+    device: str = "auto"
+    precision: Precision = "fp32"
+    save_minutes: float = 10
 
 
 PRESETS: dict[str, TrainingConfig] = {

@@ -6,18 +6,41 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
+from utils.errors import OutputError
+from utils.files import save_figure, write_text
+
 LOG_FILE = "log.csv"
 CURVES_FILE = "curves.png"
+CURVES = ("samples", "loss", "validation_nme", "train_nme")
+
+
+def read_log(path: Path) -> pd.DataFrame:
+    """The rows of a log; none where there is no file.
+
+    Raises:
+        OutputError: if the file is damaged.
+    """
+    if not path.exists():
+        return pd.DataFrame(columns=["epoch", *CURVES])
+    try:
+        rows = pd.read_csv(path)
+        rows[["epoch", *CURVES]].astype(float)
+    except (OSError, ValueError, KeyError) as error:  # what pandas raises on a damaged file is a ValueError
+        raise OutputError(f"{path}: not the log of a run; move it away, the run goes on without it") from error
+    return rows
 
 
 def append_row(folder: Path, row: Mapping[str, float]) -> None:
-    """Add an epoch to the log; rows of the same or later epochs, which a resumed run does again, are replaced."""
+    """Add an epoch to the log; rows of the same or later epochs, which a resumed run does again, are replaced.
+
+    Raises:
+        OutputError: if the log is damaged or cannot be written.
+    """
     path = folder / LOG_FILE
-    rows = pd.DataFrame([row])
-    if path.exists():
-        before = pd.read_csv(path)
-        rows = pd.concat([before[before["epoch"] < row["epoch"]], rows])
-    rows.to_csv(path, index=False, float_format="%.6g")
+    before = read_log(path)
+    kept = before[before["epoch"] < row["epoch"]]
+    rows = pd.concat([kept, pd.DataFrame([row])]) if len(kept) else pd.DataFrame([row])
+    write_text(path, rows.to_csv(index=False, float_format="%.6g"))
 
 
 def plot_curves(logs: Mapping[str, Path], target: Path) -> None:
@@ -26,11 +49,14 @@ def plot_curves(logs: Mapping[str, Path], target: Path) -> None:
     Args:
         logs: name of each run and its log.
         target: PNG file to write.
+
+    Raises:
+        OutputError: if a log is damaged, or the file cannot be written.
     """
     figure = Figure(figsize=(10, 4), layout="constrained")
     loss_axes, nme_axes = figure.subplots(1, 2)
     for name, path in logs.items():
-        rows = pd.read_csv(path)
+        rows = read_log(path)
         loss_axes.plot(rows["samples"], rows["loss"], label=name)
         (line,) = nme_axes.plot(rows["samples"], rows["validation_nme"], label=f"{name}, validation")
         nme_axes.plot(rows["samples"], rows["train_nme"], "--", color=line.get_color(), label=f"{name}, training")
@@ -39,4 +65,4 @@ def plot_curves(logs: Mapping[str, Path], target: Path) -> None:
     for axes in (loss_axes, nme_axes):
         axes.grid(alpha=0.3)
         axes.legend()
-    figure.savefig(target)
+    save_figure(figure, target)

@@ -1,8 +1,6 @@
-"""A run: what training changes, and how it is kept on disk.
+"""A run: what training changes, and how it is kept on disk."""
 
-Files are written aside and then renamed, so that the last good ones survive a full disk or a kill.
-"""
-
+import io
 import json
 import time
 from dataclasses import asdict, dataclass, field
@@ -17,11 +15,18 @@ from torch.optim.swa_utils import AveragedModel
 from models import LDEQ, save_checkpoint
 from training.augmentation_config import AugmentationConfig
 from training.config import TrainingConfig
-from utils.errors import OutputError
+from training.log import CURVES_FILE, LOG_FILE
+from utils.errors import InputError, OutputError
+from utils.files import write_bytes, write_json
+from utils.reading import read_text
 
 STATE_FILE = "state.pt"
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "weights.safetensors"
+RUN_FILES = (STATE_FILE, CONFIG_FILE, WEIGHTS_FILE, LOG_FILE, CURVES_FILE)
+
+MODULES = ("model", "average", "optimizer", "schedule")
+COUNTERS = ("epoch", "step", "loss_sum", "nme_sum")
 
 
 @dataclass
@@ -74,17 +79,12 @@ class Run:
         Raises:
             OutputError: it cannot be written; an older state is as it was.
         """
-        state = {name: getattr(self, name).state_dict() for name in ("model", "average", "optimizer", "schedule")}
-        state |= {name: getattr(self, name) for name in ("epoch", "step", "loss_sum", "nme_sum")}
+        state = {name: getattr(self, name).state_dict() for name in MODULES}
+        state |= {name: getattr(self, name) for name in COUNTERS}
         state["seconds"] = 60 * self.minutes
-        aside = folder / (STATE_FILE + ".part")
-        try:
-            torch.save(state, aside)
-            aside.replace(folder / STATE_FILE)
-        except (OSError, RuntimeError) as error:
-            raise _not_written(folder / STATE_FILE, error) from error
-        finally:
-            aside.unlink(missing_ok=True)
+        content = io.BytesIO()
+        torch.save(state, content)
+        write_bytes(folder / STATE_FILE, content.getbuffer(), durable=True)
 
     def save_weights(self, folder: Path) -> None:
         """Write the moving average of the weights as a checkpoint.
@@ -92,10 +92,7 @@ class Run:
         Raises:
             OutputError: it cannot be written; an older file is as it was.
         """
-        try:
-            save_checkpoint(self.average.module, folder / WEIGHTS_FILE)
-        except OSError as error:
-            raise _not_written(folder / WEIGHTS_FILE, error) from error
+        save_checkpoint(self.average.module, folder / WEIGHTS_FILE)
 
     def restore(self, folder: Path) -> None:
         """Go back to the last saved state.
@@ -104,20 +101,34 @@ class Run:
             OutputError: there is none, or it does not read.
         """
         path = folder / STATE_FILE
-        if not path.is_file():
-            raise OutputError(f"{path}: nothing to resume; start without --resume")
+        state = _read_state(path)
         try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # on a damaged file the unpickler raises nearly anything
-            raise OutputError(f"{path}: damaged ({error}); remove the folder and start again") from error
-        for name in ("model", "average", "optimizer", "schedule"):
-            getattr(self, name).load_state_dict(state[name])
-        for name in ("epoch", "step", "loss_sum", "nme_sum", "seconds"):
+            for name in MODULES:
+                getattr(self, name).load_state_dict(state[name])
+        except (RuntimeError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise OutputError(
+                f"{path}: does not fit the run ({_first_line(error)}); choose another --output_folder"
+            ) from error
+        for name in (*COUNTERS, "seconds"):
             setattr(self, name, state[name])
 
 
-def _not_written(path: Path, error: Exception) -> OutputError:
-    return OutputError(f"{path}: could not be written ({error}); free some space and go on with --resume")
+def _read_state(path: Path) -> dict[str, Any]:
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # on a damaged file the unpickler raises nearly anything
+        raise OutputError(
+            f"{path}: damaged ({_first_line(error)}); choose another --output_folder and start again"
+        ) from error
+    counters = (*COUNTERS, "seconds")
+    whole = isinstance(state, dict) and state.keys() >= {*MODULES, *counters}
+    if not whole or not all(isinstance(state[name], int | float) for name in counters):
+        raise OutputError(f"{path}: not the state of a run; choose another --output_folder and start again")
+    return state
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def describe_run(model: LDEQ, config: TrainingConfig, augmentation: AugmentationConfig) -> dict[str, dict[str, Any]]:
@@ -126,33 +137,50 @@ def describe_run(model: LDEQ, config: TrainingConfig, augmentation: Augmentation
     return json.loads(json.dumps(parts))
 
 
-def open_run_folder(folder: Path, description: dict[str, dict[str, Any]], resume: bool) -> None:
-    """Make a new run folder with its configuration, or check that an old one belongs to the same run.
+def open_run_folder(folder: Path, run: Run, description: dict[str, dict[str, Any]], resume: bool) -> None:
+    """Begin a run with its first state and its configuration, or check that what is there belongs to the same run.
+
+    The state comes first: from then on the folder can be resumed, whenever the run is killed.
 
     Raises:
         OutputError: the folder cannot be written, holds a run already, or holds one with other options.
     """
-    path = folder / CONFIG_FILE
+    there = [name for name in RUN_FILES if (folder / name).exists()]
     if resume:
-        _check_same_run(path, description)
-        return
-    if path.exists():
+        if STATE_FILE not in there:
+            raise OutputError(
+                f"{folder / STATE_FILE}: no such file, nothing to resume; start without --resume in an empty folder"
+            )
+        if CONFIG_FILE in there:
+            _check_same_run(folder / CONFIG_FILE, description)
+            return
+        if there != [STATE_FILE]:
+            raise OutputError(
+                f"{folder / CONFIG_FILE}: no such file, so that nobody knows whether the options are those of the run; "
+                "choose another --output_folder"
+            )
+    elif STATE_FILE in there:
         raise OutputError(f"{folder}: holds a run already; go on with it (--resume) or choose another folder")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"{path}: could not be written ({error}); choose another --output_folder") from error
+    elif there:
+        raise OutputError(
+            f"{folder}: holds {', '.join(there)} of a run, but no state to go on from; choose another --output_folder"
+        )
+    else:
+        run.save(folder)
+    write_json(folder / CONFIG_FILE, description)
 
 
 def _check_same_run(path: Path, description: dict[str, dict[str, Any]]) -> None:
     try:
-        before = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise OutputError(f"{path}: nothing to resume ({error}); start without --resume") from error
+        before = json.loads(read_text(path))
+    except (InputError, ValueError, RecursionError) as error:
+        raise OutputError(f"{path}: cannot be read ({error}); choose another --output_folder") from error
     for part, values in description.items():
+        old_values = before.get(part) if isinstance(before, dict) else None
+        if not isinstance(old_values, dict):
+            raise OutputError(f"{path}: not the configuration of a run; choose another --output_folder")
         for name, value in values.items():
-            old = before.get(part, {}).get(name)
+            old = old_values.get(name)
             if old != value:
                 raise OutputError(
                     f"{path}: this run began with {part} option {name} = {old!r}, not {value!r}; "

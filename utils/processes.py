@@ -1,6 +1,7 @@
 """Several processes under torchrun: joining them, gathering on the first, one error message from all of them."""
 
 import os
+import signal
 from typing import Any, NamedTuple
 
 import cv2
@@ -90,5 +91,6 @@ def is_first_report() -> bool:
 
 
 def initialise_worker(worker_id: int) -> None:
-    """`worker_init_fn` of a `DataLoader`: one thread for OpenCV, as PyTorch gives itself in a worker."""
+    """`worker_init_fn` of a `DataLoader`: one thread for OpenCV, as PyTorch gives itself; the main process has Ctrl-C."""
     cv2.setNumThreads(0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,8 +1,10 @@
 """Pictures, folders of pictures, videos and webcams as streams of frames."""
 
 import io
+import multiprocessing
 import os
 import re
+import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -187,3 +189,6 @@ def initialise_decoder(worker_id: int = 0) -> None:
     """Prepare a process for decoding: one thread, and no messages of OpenCV, since a reader gives its own reasons."""
     silence_opencv()
     cv2.setNumThreads(0)
+    if multiprocessing.parent_process() is not None:
+        # Ctrl-C is the main process's.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)

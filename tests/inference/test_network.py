@@ -2,7 +2,8 @@ import pytest
 import torch
 from small_networks import random_images, small_model
 
-from inference.network import autocast, predict, resolve_device
+from inference.engines import autocast
+from inference.network import predict, resolve_device
 from solvers import FixedPointConfig
 
 

@@ -5,7 +5,7 @@ import sys
 from typing import get_args
 
 from inference import options
-from inference.network import Precision
+from inference.engines import Precision
 from models.rwr import VARIANTS
 from solvers import SOLVERS
 from solvers.contract import StopRule

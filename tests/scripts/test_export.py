@@ -1,32 +1,37 @@
+import subprocess
 import sys
+from pathlib import Path
 
-import numpy as np
-import pytest
 import torch
-from small_networks import random_images, small_model
+from small_networks import small_model
 
-from export import export, largest_difference, main
-from models import save_checkpoint
+from export import main
+from inference.engines import OnnxEngine, open_engine
+from models import load_checkpoint, save_checkpoint
 from utils.command_line import run
 
+ROOT = Path(__file__).parents[2]
 
-@pytest.mark.filterwarnings("ignore")
-def test_the_export_computes_what_the_network_does_for_any_batch(tmp_path):
-    onnxruntime = pytest.importorskip("onnxruntime")
-    model = small_model()
-    backbone, cell = export(model, tmp_path)
-    assert largest_difference(model, backbone, cell) < 1e-5
-    images = random_images(3)
-    with torch.inference_mode():
-        embedded = model.embed(images)
-        expected = model.cell(model.initial_state(embedded), embedded)
-        keypoints, uncertainty, _ = model.read_out(expected)
-    (found,) = onnxruntime.InferenceSession(backbone).run(None, {"images": images.numpy()})
-    np.testing.assert_allclose(found, embedded, atol=1e-4)
-    z = np.zeros(expected.shape, np.float32)
-    outputs = onnxruntime.InferenceSession(cell).run(None, {"z": z, "embedded": found})
-    for output, value in zip(outputs, (expected, keypoints, uncertainty), strict=True):
-        np.testing.assert_allclose(output, value, atol=1e-4)
+
+def export(*options: object) -> subprocess.CompletedProcess:
+    command = [sys.executable, ROOT / "export.py", *map(str, options)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_the_export_lies_beside_the_checkpoint_and_is_used_and_nothing_is_warned_of(tmp_path):
+    weights = tmp_path / "small.safetensors"
+    save_checkpoint(small_model(), weights, torch.float16)
+    done = export("--landmark_model_weights", weights)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "keypoints differ from PyTorch's by at most" in done.stdout
+    assert isinstance(open_engine(load_checkpoint(weights)), OnnxEngine)
+
+
+def test_an_output_folder_that_is_a_file_is_one_line(tmp_path):
+    (tmp_path / "taken").touch()
+    failed = export("--output_folder", tmp_path / "taken")
+    assert failed.returncode == 2
+    assert failed.stderr.startswith("error: ") and "taken" in failed.stderr and failed.stderr.count("\n") == 1
 
 
 def test_a_missing_package_is_named(tmp_path, monkeypatch, capsys):

@@ -268,6 +268,16 @@ def test_nothing_finite_gives_the_start(config, stop_rule):
     assert solution.residual[1].isnan()
 
 
+@every_solver
+def test_the_solution_shares_no_memory_with_the_start_nor_with_what_f_returned(config):
+    for image in (torch.full((1, 9), torch.nan), torch.ones(1, 9)):
+        start = torch.ones(1, 9)
+        solution = solve(lambda z, image=image: image, start, config(max_evals=3))
+        given = {start.data_ptr(), image.data_ptr()}
+        assert solution.z.data_ptr() not in given
+        assert solution.f_z is None or solution.f_z.data_ptr() not in given
+
+
 def test_the_fixed_point_solver_falls_back_on_the_last_finite_value_of_f():
     f, _ = affine_problem(2, 30, rate=0.9)
     start = torch.ones(2, 30)

@@ -1,61 +1,28 @@
 import argparse
 import csv
-import json
 import math
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
-from typing import NamedTuple
+from typing import get_args
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
 from small_networks import small_model
 
+import inference.network
+import models.deq
 import train_LDEQ_WFLW
-from models import LDEQ, load_checkpoint
+import training.config
+from models import LDEQ
+from models.config import PRESETS as NETWORKS
+from models.config import Backbone, Gate
 from models.rwr import carry_state
-from training.config import PRESETS, TrainingConfig, add_options, from_options
+from training.config import PRESETS, InitialPart, TrainingConfig, add_options, from_options
 from training.log import append_row, plot_curves
 from training.losses import NARROWEST_HEATMAP, TYPICAL_FACE, face_size, jacobian_penalty, jitter_loss, landmark_loss
+from training.network import learning_rate_factor, load_part
 from training.step import StepPlan, TrainingStep, draw_plan, is_pair_step, warp_state
-from utils.command_line import run
-
-ROOT = Path(__file__).parents[2]
-QUICK = ["--backbone", "stem", "--image_size", "64", "--batch_size", "4", "--workers", "0", "--device", "cpu"]
-
-
-class Outcome(NamedTuple):
-    status: int
-    stderr: str
-
-    def is_one_clear_error(self, *words: str) -> bool:
-        errors = [line for line in self.stderr.splitlines() if line.startswith("error: ")]
-        return (
-            self.status == 2
-            and "Traceback" not in self.stderr
-            and len(errors) == 1
-            and all(word in errors[0] for word in words)
-        )
-
-
-@pytest.fixture
-def train(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., Outcome]:
-    """Runs the script's main function as the command line would, without a new process."""
-
-    def call(*options: str | Path) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["train_LDEQ_WFLW.py", *QUICK, *map(str, options)])
-        capsys.readouterr()
-        status = run(train_LDEQ_WFLW.main)
-        return Outcome(status, capsys.readouterr().err)
-
-    return call
-
+from utils.errors import OptionError
 
 # Losses
 
@@ -177,7 +144,7 @@ def test_a_step_of_pairs_reaches_every_weight():
 
 def test_the_learning_rate_warms_up_and_ends_where_it_is_told():
     config = TrainingConfig(epochs=2, samples_per_epoch=320, batch_size=32, warm_up=0.2, final_learning_rate=0.4)
-    factors = [train_LDEQ_WFLW.learning_rate_factor(step, config) for step in range(21)]
+    factors = [learning_rate_factor(step, config) for step in range(21)]
     np.testing.assert_allclose(factors[:5], [0.25, 0.5, 0.75, 1, 1])
     assert factors[12] == pytest.approx(0.7)  # half way between 1 and 0.4
     assert factors[20] == pytest.approx(0.4)
@@ -257,6 +224,11 @@ def test_options_that_are_not_named_are_the_presets():
         "--pair_probability=2",
         "--jitter_weight=-1",
         "--samples_per_epoch=1",
+        "--weight_decay=nan",
+        "--learning_rate=inf",
+        "--seed=1180591620717411303424",
+        "--seed=-1",
+        "--epochs=99999999999",
     ],
 )
 def test_an_option_out_of_range_is_named(option):
@@ -271,6 +243,40 @@ def test_options_that_do_not_go_together_are_named():
         parse("--pair_probability=0.5", "--gradient=ift")
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("epochs", 2.0), ("epochs", True), ("learning_rate", "0.1"), ("gradient", "bptt"), ("pair_carry", None)],
+)
+def test_a_value_of_another_type_is_named(name, value):
+    with pytest.raises(OptionError, match=f"--{name} must be"):
+        TrainingConfig(**{name: value})
+
+
+def test_the_command_line_offers_what_the_registries_know():
+    assert get_args(Backbone) == train_LDEQ_WFLW.BACKBONES
+    assert get_args(Gate) == train_LDEQ_WFLW.GATES
+    assert get_args(InitialPart) == train_LDEQ_WFLW.INITIAL_PARTS
+    assert get_args(models.deq.GradientRule) == get_args(training.config.GradientRule)
+    assert get_args(inference.network.Precision) == get_args(training.config.Precision)
+    assert PRESETS.keys() == NETWORKS.keys()
+
+
+def test_a_run_starts_from_a_network_without_a_gate_or_from_its_backbone_alone():
+    source, other = small_model(seed=1), small_model(seed=2, gate="learned")
+    own = {name: value.clone() for name, value in other.state_dict().items()}
+    load_part(other, source, "backbone")
+    assert all(
+        torch.equal(value, source.state_dict()[name] if name.startswith("backbone.") else own[name])
+        for name, value in other.state_dict().items()
+    )
+    load_part(other, source, "all")
+    assert all(
+        torch.equal(value, source.state_dict().get(name, own[name])) for name, value in other.state_dict().items()
+    )
+    with pytest.raises(RuntimeError, match="gate"):
+        load_part(source, other, "all")
+
+
 def test_the_log_replaces_epochs_that_are_done_again_and_draws_its_curves(tmp_path):
     for epoch, loss in ((0, 3.0), (1, 2.0), (1, 1.0)):
         append_row(tmp_path, {"epoch": epoch, "samples": epoch, "loss": loss, "validation_nme": 5, "train_nme": 6})
@@ -278,113 +284,3 @@ def test_the_log_replaces_epochs_that_are_done_again_and_draws_its_curves(tmp_pa
         assert [row["loss"] for row in csv.DictReader(file)] == ["3", "1"]
     plot_curves({"a": tmp_path / "log.csv", "b": tmp_path / "log.csv"}, tmp_path / "curves.png")
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
-
-
-# The command line
-
-
-def test_a_killed_run_that_is_resumed_ends_with_the_same_weights(train, precropped_wflw, tmp_path):
-    options = [
-        "--dataset_path", precropped_wflw, "--more_faces", f"{precropped_wflw}:test=0.3", "--epochs", "3",
-        "--samples_per_epoch", "8", "--save_minutes", "0", "--pair_probability", "0.5",
-    ]  # fmt: skip
-    assert train(*options, "--output_folder", tmp_path / "whole").status == 0
-
-    folder = tmp_path / "killed"
-    command = [sys.executable, ROOT / "train_LDEQ_WFLW.py", *QUICK, *options, "--output_folder", folder]
-    process = subprocess.Popen([*map(str, command)], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    while not (folder / "state.pt").exists() and process.poll() is None:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (folder / "log.csv").exists() or len((folder / "log.csv").read_text().splitlines()) < 4
-    resumed = train(*options, "--output_folder", folder, "--resume")
-    assert resumed.status == 0, resumed.stderr
-
-    whole, killed = (load_file(path / "weights.safetensors") for path in (tmp_path / "whole", folder))
-    assert all(torch.equal(whole[name], killed[name]) for name in whole)
-    rows = [list(csv.DictReader((path / "log.csv").open())) for path in (tmp_path / "whole", folder)]
-    assert [row["loss"] for row in rows[0]] == [row["loss"] for row in rows[1]]
-    assert len(rows[0]) == 3
-
-
-@pytest.mark.parametrize("gradient", ["ift", "unroll"])
-def test_a_run_with_the_jacobian_penalty_takes_every_gradient_rule(train, precropped_wflw, tmp_path, gradient):
-    options = ["--dataset_path", precropped_wflw, "--epochs", "1", "--samples_per_epoch", "4", "--max_evals", "3"]
-    outcome = train(*options, "--gradient", gradient, "--jacobian_weight", "1", "--output_folder", tmp_path / "run")
-    assert outcome.status == 0, outcome.stderr
-    with (tmp_path / "run" / "log.csv").open() as file:
-        assert all(math.isfinite(float(row["loss"])) for row in csv.DictReader(file))
-
-
-def test_a_run_leaves_weights_that_load_its_configuration_and_its_curves(train, precropped_wflw, tmp_path):
-    folder = tmp_path / "run"
-    result = train(
-        "--dataset_path", precropped_wflw, "--output_folder", folder, "--epochs", "1", "--samples_per_epoch", "4"
-    )  # fmt: skip
-    assert result.status == 0, result.stderr
-    assert load_checkpoint(folder / "weights.safetensors").config.image_size == 64
-    assert json.loads((folder / "config.json").read_text())["training"]["epochs"] == 1
-    assert (folder / "curves.png").exists()
-    again = train("--dataset_path", precropped_wflw, "--output_folder", folder, "--epochs", "1")
-    assert again.is_one_clear_error(str(folder), "--resume")
-    other = train("--dataset_path", precropped_wflw, "--output_folder", folder, "--epochs", "2", "--resume")
-    assert other.is_one_clear_error("epochs", "--output_folder")
-
-
-def test_a_run_starts_from_a_network_without_a_gate_or_from_its_backbone_alone():
-    source, other = small_model(seed=1), small_model(seed=2, gate="learned")
-    own = {name: value.clone() for name, value in other.state_dict().items()}
-    train_LDEQ_WFLW.load_part(other, source, "backbone")
-    assert all(
-        torch.equal(value, source.state_dict()[name] if name.startswith("backbone.") else own[name])
-        for name, value in other.state_dict().items()
-    )
-    train_LDEQ_WFLW.load_part(other, source, "all")
-    assert all(
-        torch.equal(value, source.state_dict().get(name, own[name])) for name, value in other.state_dict().items()
-    )
-    with pytest.raises(RuntimeError, match="gate"):
-        train_LDEQ_WFLW.load_part(source, other, "all")
-
-
-def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_batch(train, precropped_wflw, tmp_path):
-    folder = tmp_path / "run"
-    result = train(
-        "--dataset_path", precropped_wflw, "--output_folder", folder, "--epochs", "1", "--samples_per_epoch", "400",
-        "--learning_rate", "1e30", "--clip_norm", "1e30", "--warm_up", "0",
-    )  # fmt: skip
-    assert result.is_one_clear_error("bad_batch.pt", "--learning_rate")
-    assert torch.load(folder / "bad_batch.pt", weights_only=True)["images"].shape == (4, 3, 64, 64)
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_full_disk_leaves_the_last_good_state(train, precropped_wflw, tmp_path):
-    folder = tmp_path / "run"
-    folder.mkdir()
-    (folder / "state.pt").write_bytes(b"the last good one")
-    (folder / "state.pt.part").symlink_to("/dev/full")
-    result = train(
-        "--dataset_path", precropped_wflw, "--output_folder", folder, "--epochs", "1", "--samples_per_epoch", "4"
-    )  # fmt: skip
-    assert result.is_one_clear_error("state.pt", "space")
-    assert (folder / "state.pt").read_bytes() == b"the last good one"
-
-
-def test_a_corrupt_image_is_one_clear_error(train, precropped_wflw, tmp_path):
-    (precropped_wflw / "train" / "train_2.png").write_bytes(b"no image")
-    result = train(
-        "--dataset_path", precropped_wflw, "--output_folder", tmp_path / "run", "--samples_per_epoch", "24",
-        "--epochs", "1", "--workers", "1",
-    )  # fmt: skip
-    assert result.is_one_clear_error("train_2.png")
-
-
-def test_an_empty_list_and_a_bad_line_are_one_clear_error_each(train, precropped_wflw, tmp_path):
-    options = ["--dataset_path", precropped_wflw, "--output_folder", tmp_path / "run"]
-    lines = (precropped_wflw / "train.txt").read_text().splitlines()
-    (precropped_wflw / "train.txt").write_text("\n".join([lines[0], lines[1].rsplit(" ", 1)[0]]))
-    assert train(*options).is_one_clear_error("train.txt", "line 2", "195")
-    (precropped_wflw / "train.txt").write_text("")
-    assert train(*options).is_one_clear_error("train.txt", "empty")
-    assert not (tmp_path / "run").exists()

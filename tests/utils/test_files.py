@@ -1,4 +1,3 @@
-import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -6,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from small_disk import small_disk
 
 from utils.errors import OutputError
 from utils.files import (
@@ -50,13 +50,8 @@ def test_a_file_is_written_whole_and_nothing_is_left_aside(kind: str, tmp_path: 
 def test_a_file_that_does_not_fit_on_the_disk_leaves_the_old_one_whole(kind: str, tmp_path: Path):
     path = tmp_path / "file"
     path.write_text("old")
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
-    try:
-        with pytest.raises(OutputError) as error:
-            WRITERS[kind](path)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with pytest.raises(OutputError) as error, small_disk():
+        WRITERS[kind](path)
     assert str(error.value) == f"{path}: cannot be written (File too large); choose another place"
     assert path.read_text() == "old"
     assert names_in(tmp_path) == ["file"]

@@ -1,0 +1,214 @@
+"""Engines: what computes a network. Solver, RwR and read-out are the same above every one of them.
+
+An engine does two things: what is computed once per image (backbone and the part of the cell that sees only the image)
+and one evaluation of the cell.
+
+    torch         anywhere, in any precision
+    onnxruntime   on a CPU, several times as fast with one face; needs the network's export (export.py)
+"""
+
+import copy
+import warnings
+from contextlib import AbstractContextManager
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from inference.exports import DIGEST_KEY, Export, export_of
+from models.checkpoints import weights_digest
+from models.ldeq import LDEQ
+from utils.errors import CheckpointError, OptionError
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
+Precision = Literal["fp32", "bf16"]
+
+EngineName = Literal["auto", "torch", "onnxruntime"]
+
+
+class Engine(Protocol):
+    """What computes a network, (B, ...) for any B."""
+
+    def embed(self, images: Tensor) -> Tensor:
+        """All that is computed once per image: (B, 3, S, S) -> (B, C, S/4, S/4), see `LDEQ.embed`."""
+        ...
+
+    def cell(self, z: Tensor, embedded: Tensor) -> Tensor:
+        """One evaluation f(z), (B, Z, S/4, S/4) float32, see `Cell.forward`; z is left as it is."""
+        ...
+
+
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager:
+    """Mixed precision for `precision` "bf16"; no change for "fp32"."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+
+
+class TorchEngine:
+    """PyTorch, with the batch norms of the backbone folded into its convolutions, channels-last.
+
+    Args:
+        model: in evaluation mode; the engine shares the weights of its cell.
+        precision: see `autocast`.
+    """
+
+    def __init__(self, model: LDEQ, precision: Precision = "fp32"):
+        self.model = copy.copy(model)
+        self.model._modules = dict(model._modules)
+        self.model.backbone = fold_batch_norm(copy.deepcopy(model.backbone)).to(memory_format=torch.channels_last)
+        self.precision = precision
+        self.device = next(model.parameters()).device
+
+    def embed(self, images: Tensor) -> Tensor:
+        """See `Engine`; the images may be on any device."""
+        images = images.to(self.device, non_blocking=True, memory_format=torch.channels_last)
+        with autocast(self.device, self.precision):
+            return self.model.embed(images)
+
+    def cell(self, z: Tensor, embedded: Tensor) -> Tensor:
+        """See `Engine`."""
+        with autocast(self.device, self.precision):
+            return self.model.cell(z, embedded)
+
+
+def fold_batch_norm(module: nn.Module) -> nn.Module:
+    """Fold batch norms into the convolutions before them, in place.
+
+    Args:
+        module: in evaluation mode. Where a batch norm is registered right after a convolution it must be applied right
+            after it, as it is in HRNet. The batch norms of the stem come after an activation and stay.
+
+    Returns:
+        The module.
+    """
+    for parent in list(module.modules()):
+        children = list(parent.named_children())
+        for (name, convolution), (norm_name, norm) in pairwise(children):
+            if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                setattr(parent, name, fuse_conv_bn_eval(convolution, norm))
+                setattr(parent, norm_name, nn.Identity())
+    return module
+
+
+class OnnxEngine:
+    """onnxruntime on the CPU, with as many threads as torch has.
+
+    It reads the memory of torch's tensors and writes to it; nothing is copied.
+
+    Args:
+        export: the files.
+
+    Raises:
+        OptionError: onnxruntime is missing.
+        CheckpointError: the files cannot be used.
+    """
+
+    def __init__(self, export: Export):
+        self.backbone = open_session(export.backbone)
+        self.session = open_session(export.cell)
+        self.embedded_shape = tuple(self.backbone.get_outputs()[0].shape[1:])
+
+    @property
+    def digest(self) -> str:
+        """`weights_digest` of the network that was exported; empty where the files do not say, or not the same."""
+        first, second = (
+            session.get_modelmeta().custom_metadata_map.get(DIGEST_KEY, "") for session in (self.backbone, self.session)
+        )
+        return first if first == second else ""
+
+    def embed(self, images: Tensor) -> Tensor:
+        """See `Engine`."""
+        shape = (len(images), *self.embedded_shape)
+        return run_session(self.backbone, {"images": images}, "embedded", shape)
+
+    def cell(self, z: Tensor, embedded: Tensor) -> Tensor:
+        """See `Engine`."""
+        return run_session(self.session, {"z": z, "embedded": embedded}, "f_z", tuple(z.shape))
+
+
+def open_session(path: Path) -> "InferenceSession":
+    """A session of onnxruntime on the CPU.
+
+    Raises:
+        OptionError: onnxruntime is missing.
+        CheckpointError: the file cannot be read.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise OptionError(f"the engine onnxruntime is missing ({error}); pip install onnxruntime") from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3
+    # Threads that wait for work by spinning take the cores from the solver, the decoder and the other sessions.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's own, one class for every reason
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise CheckpointError(
+            f"{path}: not a network that onnxruntime reads ({reason}); run export.py again"
+        ) from error
+
+
+def run_session(session: "InferenceSession", inputs: dict[str, Tensor], output: str, shape: tuple[int, ...]) -> Tensor:
+    """One output of a session, (B, ...) float32 on the CPU, in memory of torch's own.
+
+    Args:
+        session: on the CPU.
+        inputs: by name.
+        output: its name.
+        shape: that it will have.
+    """
+    inputs = {name: tensor.to(dtype=torch.float32).contiguous() for name, tensor in inputs.items()}
+    result = torch.empty(shape)
+    binding = session.io_binding()
+    for bind, tensors in ((binding.bind_input, inputs), (binding.bind_output, {output: result})):
+        for name, tensor in tensors.items():
+            bind(name, "cpu", 0, "float32", tuple(tensor.shape), tensor.data_ptr())
+    session.run_with_iobinding(binding)
+    return result
+
+
+def open_engine(model: LDEQ, name: EngineName = "auto", precision: Precision = "fp32") -> Engine:
+    """The engine of a network.
+
+    Args:
+        model: the network, in evaluation mode.
+        name: "auto" is onnxruntime for a network on the CPU in "fp32" where an export of exactly these weights lies
+            beside its checkpoint, else torch.
+        precision: of torch; onnxruntime has "fp32" only.
+
+    Raises:
+        OptionError: onnxruntime is asked for and missing, or not for this device or precision.
+        CheckpointError: onnxruntime is asked for and there is no export of these weights.
+    """
+    make_torch = partial(TorchEngine, model, precision)
+    if name == "torch":
+        return make_torch()
+    device = next(model.parameters()).device
+    if device.type != "cpu" or precision != "fp32":
+        if name == "auto":
+            return make_torch()
+        raise OptionError(f"the engine onnxruntime is for the CPU and fp32, not {device.type} and {precision}")
+    export = export_of(model.source) if model.source else None
+    try:
+        if export is None:
+            raise CheckpointError(
+                f"{model.source or 'the network'}: no export beside it; run export.py or use --engine torch"
+            )
+        engine = OnnxEngine(export)
+        if engine.digest != weights_digest(model):
+            raise CheckpointError(f"{export.backbone}: exported from other weights than these; run export.py again")
+        return engine
+    except (OptionError, CheckpointError) as error:
+        if name == "onnxruntime":
+            raise
+        if export is not None:
+            warnings.warn(f"{error}; torch is used instead, which is slower", stacklevel=2)
+        return make_torch()

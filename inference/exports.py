@@ -1,0 +1,37 @@
+"""Where the ONNX export of a checkpoint lies, and how one tells what it was made of."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+DIGEST_KEY = "ldeq_weights_sha256"
+"""In the metadata of both files: `models.checkpoints.weights_digest` of the network."""
+
+CHECKPOINT_SUFFIXES = (".safetensors", ".pth.tar")
+
+
+@dataclass(frozen=True)
+class Export:
+    """The two files of an export.
+
+    Attributes:
+        backbone: images (B, 3, S, S) -> embedded (B, C, S/4, S/4), once a frame.
+        cell: z (B, Z, S/4, S/4), embedded -> f_z, and keypoints (B, K, 2) and uncertainty (B, K) of f_z.
+    """
+
+    backbone: Path
+    cell: Path
+
+
+def export_paths(checkpoint: Path, folder: Path | None = None) -> Export:
+    """Where the export of a checkpoint belongs: beside it, or in another folder."""
+    name = checkpoint.name
+    for suffix in CHECKPOINT_SUFFIXES:
+        name = name.removesuffix(suffix)
+    folder = checkpoint.parent if folder is None else folder
+    return Export(folder / f"{name}.backbone.onnx", folder / f"{name}.cell.onnx")
+
+
+def export_of(checkpoint: Path) -> Export | None:
+    """The export beside a checkpoint, whatever it was made of; None without one."""
+    export = export_paths(checkpoint)
+    return export if export.backbone.is_file() and export.cell.is_file() else None

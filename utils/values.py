@@ -1,0 +1,69 @@
+"""Types and ranges of options, checked where they enter: a configuration from a file or a call of the library.
+
+Python would take "false" for true, True for 1 and NaN for a number that is not too large.
+"""
+
+import math
+from collections.abc import Collection
+from typing import Any
+
+from utils.errors import OptionError
+
+LARGEST_INTEGER = 1_000_000_000
+LARGEST_NUMBER = 1e30
+
+
+def check_integer(name: str, value: Any, lowest: int, highest: int = LARGEST_INTEGER) -> None:
+    """Make sure that an option is an integer from `lowest` to `highest`, both included.
+
+    Raises:
+        OptionError: If not; the message names it.
+    """
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise OptionError(f"{name} must be an integer, not {_show(value)}")
+    if value < lowest:
+        raise OptionError(f"{name} must be at least {lowest}, not {_show(value)}")
+    if value > highest:
+        raise OptionError(f"{name} must be at most {highest}, not {_show(value)}")
+
+
+def check_number(
+    name: str, value: Any, lowest: float, highest: float = LARGEST_NUMBER, open_below: bool = False
+) -> None:
+    """Make sure that an option is a finite number from `lowest` to `highest`; with `open_below` above `lowest`.
+
+    Raises:
+        OptionError: If not; the message names it.
+    """
+    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+        raise OptionError(f"{name} must be a finite number, not {_show(value)}")
+    if value < lowest or (open_below and value == lowest):
+        least = f"above {lowest:g}" if open_below else f"at least {lowest:g}"
+        raise OptionError(f"{name} must be {least}, not {_show(value)}")
+    if value > highest:
+        raise OptionError(f"{name} must be at most {highest:g}, not {_show(value)}")
+
+
+def check_flag(name: str, value: Any) -> None:
+    """Make sure that an option is true or false.
+
+    Raises:
+        OptionError: If not; the message names it.
+    """
+    if not isinstance(value, bool):
+        raise OptionError(f"{name} must be true or false, not {_show(value)}")
+
+
+def check_choice(name: str, value: Any, choices: Collection[str]) -> None:
+    """Make sure that an option is one of several words.
+
+    Raises:
+        OptionError: If not; the message names it.
+    """
+    if not isinstance(value, str) or value not in choices:
+        raise OptionError(f"{name} must be one of {', '.join(choices)}, not {_show(value)}")
+
+
+def _show(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:60] + "..."
