@@ -91,9 +91,10 @@ class FaceTracker:
         precision: see `inference.network.Network`.
         colour: order of the channels of the frames: "bgr", as OpenCV reads them, or "rgb".
         engine: see `inference.network.Network`.
+        cuda_graphs: see `inference.streams.Streams`.
 
     Raises:
-        OptionError: RwR is asked of an explicit network.
+        OptionError: RwR is asked of an explicit network, or CUDA graphs where they cannot be.
     """
 
     def __init__(
@@ -106,8 +107,11 @@ class FaceTracker:
         precision: Precision = "fp32",
         colour: ColourOrder = "bgr",
         engine: EngineName | Engine = "auto",
+        cuda_graphs: bool = False,
     ):
-        self.tracker = BoxTracker(model, config, precision=precision, colour=colour, engine=engine)
+        self.tracker = BoxTracker(
+            model, config, precision=precision, colour=colour, engine=engine, cuda_graphs=cuda_graphs
+        )
         self.detector = detector
         self.rules = rules or FollowingRules()
         self.colour: ColourOrder = colour

@@ -14,6 +14,7 @@ from inference.engines import Engine, EngineName, Precision, open_engine
 from models.checkpoints import load_checkpoint
 from models.deq import deq, repeat
 from models.ldeq import LDEQ, LDEQOutput
+from models.rwr import RwRConfig, pull_back, warm_start
 from solvers import SOLVERS, Solution, SolverConfig
 from solvers.contract import StopRule
 from utils.errors import CheckpointError, OptionError
@@ -130,6 +131,25 @@ class Network:
         cell, solver = self.engine.cell, config.solver
         state, solution = deq(cell, start, solver, config.gradient, config.final_evaluation, track=False, args=args)
         return self.read_out(state, solution)
+
+    def advance(
+        self, rwr: RwRConfig, embedded: Tensor, state: Tensor, keypoints: Tensor, moved: Tensor | None
+    ) -> LDEQOutput:
+        """One step of RwR from the frames before, by the solver of this network.
+
+        Args:
+            rwr: how a frame is solved from the one before.
+            embedded: (B, C, S/4, S/4) of `embed`.
+            state: (B, Z, S/4, S/4) of the frames before.
+            keypoints: (B, K, 2) of the frames before.
+            moved: (B, 2, 3) see `models.rwr.warm_start`.
+        """
+        carried = warm_start(rwr, state, keypoints, moved)
+        output = self.solve(embedded, carried.state)
+        if not rwr.pull:
+            return output
+        pulled = pull_back(rwr, carried, output.z_star, output.keypoints, output.uncertainty)
+        return self.read_out(pulled, output.solution)
 
     def read_out(self, state: Tensor, solution: Solution | None) -> LDEQOutput:
         """The landmarks of states (B, Z, S/4, S/4), beside the solution that led there."""

@@ -24,6 +24,7 @@ class LandmarkPredictor:
         colour: order of the channels of the pictures: "bgr", as OpenCV reads them, or "rgb".
         crop: how the faces are cut out; the evaluation of raw WFLW has the original's rule.
         engine: see `inference.network.Network`.
+        cuda_graphs: see `inference.streams.Streams`.
         flip: whether the landmarks are the mean with those of the mirrored crop, at twice the cost; all else is that of
             the crop itself.
     """
@@ -35,9 +36,10 @@ class LandmarkPredictor:
         colour: ColourOrder = "bgr",
         crop: CropRule = CROP_RULES["exact"],
         engine: EngineName | Engine = "auto",
+        cuda_graphs: bool = False,
         flip: bool = False,
     ):
-        self.streams = Streams(model, None, precision=precision, engine=engine)
+        self.streams = Streams(model, None, precision=precision, engine=engine, cuda_graphs=cuda_graphs)
         self.colour = colour
         self.crop = crop
         self.flip = flip

@@ -7,11 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from inference.cuda_graphs import CudaRecorder, GraphedNetwork, Recorder
 from inference.engines import Engine, EngineName, Precision
 from inference.network import Network
 from inference.results import FrameResults, to_results
 from models.ldeq import LDEQ, LDEQOutput
-from models.rwr import RwRConfig, pull_back, warm_start
+from models.rwr import RwRConfig, change_of_crop
 from solvers import FixedPointConfig
 from utils.errors import OptionError
 
@@ -90,9 +91,11 @@ class Streams:
         precision: see `inference.network.Network`.
         engine: see `inference.network.Network`.
         batch_size: crops that are computed at once.
+        cuda_graphs: whether the work of a step is captured in CUDA graphs, see `inference.cuda_graphs`. Full solves,
+            also those of first frames, then need a fixed budget.
 
     Raises:
-        OptionError: RwR is asked of an explicit network.
+        OptionError: RwR is asked of an explicit network; CUDA graphs are asked for where they cannot be.
     """
 
     def __init__(
@@ -105,6 +108,7 @@ class Streams:
         precision: Precision = "fp32",
         engine: EngineName | Engine = "auto",
         batch_size: int = BATCH_SIZE,
+        cuda_graphs: bool = False,
     ):
         self.network = Network(model, precision, engine)
         self.rwr = rwr
@@ -114,9 +118,17 @@ class Streams:
             solver = FixedPointConfig(max_evals=rwr.max_iters, tol=0)
             self.recurrent = self.network.with_solver(solver, rwr.final_evaluation)
         self.first = self.network if rwr is None or solve_first_frame else self.recurrent
+        if cuda_graphs:
+            self._capture(CudaRecorder(next(model.parameters()).device))
         self.restart = restart
         self.batch_size = batch_size
         self._slots: dict[int, _Slot] = {}
+
+    def _capture(self, recorder: Recorder) -> None:
+        self.first = GraphedNetwork(self.first, recorder)
+        if self.rwr is not None:
+            self.recurrent = GraphedNetwork(self.recurrent, recorder)
+        self.network = self.first
 
     def leave(self, slot: int) -> None:
         """Empty a slot: its next frame, if it has one, is a first frame."""
@@ -178,17 +190,11 @@ class Streams:
     def _advance(self, crops: _Crops) -> tuple[FrameResults, np.ndarray]:
         """One step of RwR from the frame before: the results, and (n,) whether a slot goes on with them."""
         before = [self._slots[slot] for slot in crops.slots]
-        carried = warm_start(
-            self.rwr,
-            state=_join([slot.state for slot in before]),
-            keypoints=_join([slot.keypoints for slot in before]),
-            before=_join([slot.matrix for slot in before]),
-            after=crops.matrices,
-        )
-        output = self.recurrent.solve(crops.embedded, carried.state)
-        if self.rwr.pull:
-            state = pull_back(self.rwr, carried, output.z_star, output.keypoints, output.uncertainty)
-            output = self.recurrent.read_out(state, output.solution)
+        state, moved = _join([slot.state for slot in before]), None
+        if self.rwr.carry != "unchanged":
+            moved = change_of_crop(_join([slot.matrix for slot in before]), crops.matrices).to(state)
+        keypoints = _join([slot.keypoints for slot in before])
+        output = self.recurrent.advance(self.rwr, crops.embedded, state, keypoints, moved)
         results = to_results(output, self.recurrent.config)
         goes_on = self._are_sound(output, results)
         if self.restart is not None:

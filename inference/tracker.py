@@ -52,9 +52,10 @@ class BoxTracker:
         precision: see `inference.network.Network`.
         colour: order of the channels of the frames: "bgr", as OpenCV reads them, or "rgb".
         engine: see `inference.network.Network`.
+        cuda_graphs: see `inference.streams.Streams`.
 
     Raises:
-        OptionError: RwR is asked of an explicit network.
+        OptionError: RwR is asked of an explicit network, or CUDA graphs where they cannot be.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class BoxTracker:
         precision: Precision = "fp32",
         colour: ColourOrder = "bgr",
         engine: EngineName | Engine = "auto",
+        cuda_graphs: bool = False,
     ):
         self.streams = Streams(
             model,
@@ -73,6 +75,7 @@ class BoxTracker:
             restart=config.restart,
             precision=precision,
             engine=engine,
+            cuda_graphs=cuda_graphs,
         )
         self.config = config
         self.colour = colour
@@ -136,12 +139,13 @@ class LandmarkTracker:
         precision: see `inference.network.Network`.
         colour: order of the channels of the frames: "bgr", as OpenCV reads them, or "rgb".
         engine: see `inference.network.Network`.
+        cuda_graphs: see `inference.streams.Streams`.
 
     Attributes:
         last: what is known of the face in the frame of the last step; None before the first.
 
     Raises:
-        OptionError: RwR is asked of an explicit network.
+        OptionError: RwR is asked of an explicit network, or CUDA graphs where they cannot be.
     """
 
     def __init__(
@@ -152,8 +156,11 @@ class LandmarkTracker:
         precision: Precision = "fp32",
         colour: ColourOrder = "bgr",
         engine: EngineName | Engine = "auto",
+        cuda_graphs: bool = False,
     ):
-        self._faces = BoxTracker(model, config, precision=precision, colour=colour, engine=engine)
+        self._faces = BoxTracker(
+            model, config, precision=precision, colour=colour, engine=engine, cuda_graphs=cuda_graphs
+        )
         self.last: FaceLandmarks | None = None
 
     def reset(self) -> None:

@@ -69,10 +69,11 @@ class RwRConfig:
 
 VARIANTS: dict[str, RwRConfig] = {
     "faithful": RwRConfig(),
+    "carried": RwRConfig(carry="crop"),
     "damped": RwRConfig(pull=0.3),
     "steady": RwRConfig(carry="face", follow=0.5, pull=0.4, release=0.5),
 }
-"""RwR of the original release; with a constant pull; and the steadiest that costs no accuracy (see the README)."""
+"""RwR of the original release; with the state moved as the crop moves; with a constant pull; and the steadiest that costs no accuracy (see the README)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,19 +89,18 @@ class Carried:
     keypoints: Tensor
 
 
-def warm_start(config: RwRConfig, state: Tensor, keypoints: Tensor, before: Tensor, after: Tensor) -> Carried:
+def warm_start(config: RwRConfig, state: Tensor, keypoints: Tensor, moved: Tensor | None) -> Carried:
     """Where the solve of the next frames starts.
 
     Args:
         config: how a frame is solved from the one before.
         state: (B, Z, H, W) of the frames before.
         keypoints: (B, K, 2) of the frames before.
-        before: (B, 2, 3) from frame pixels to the crops of the frames before, as [0, 1] x [0, 1].
-        after: (B, 2, 3) from frame pixels to the crops of the next frames.
+        moved: (B, 2, 3) from the crops of the frames before to those of the next, see `change_of_crop`; None will do
+            where `carry` is "unchanged".
     """
     if config.carry == "unchanged":
         return Carried(state, keypoints)
-    moved = change_of_crop(before, after).to(state)
     return Carried(carry_state(state, moved), transform_points(keypoints, moved))
 
 
@@ -177,19 +177,27 @@ def carry_state(state: Tensor, matrices: Tensor) -> Tensor:
         (B, Z, H, W).
     """
     height, width = state.shape[2:]
-    size = torch.tensor([width, height], dtype=state.dtype, device=state.device)
     rows, columns = torch.meshgrid(
-        torch.arange(height, dtype=state.dtype, device=state.device),
-        torch.arange(width, dtype=state.dtype, device=state.device),
+        torch.arange(height, dtype=state.dtype, device=state.device) / height,
+        torch.arange(width, dtype=state.dtype, device=state.device) / width,
         indexing="ij",
     )
-    targets = torch.stack([columns, rows], dim=2).view(1, -1, 2) / size
-    # A map that is not finite or flat makes a state that is not finite, and no error for the faces beside it.
-    inverse = torch.linalg.inv_ex(matrices[:, :, :2]).inverse
+    targets = torch.stack([columns, rows], dim=2).view(1, -1, 2)
+    inverse = invert_2x2(matrices[:, :, :2])
     sources = (targets - matrices[:, :, 2].unsqueeze(1)) @ inverse.transpose(1, 2)
     # grid_sample counts from the borders of the outer pixels, the coordinates of landmarks from their centres.
-    grid = 2 * sources + 1 / size - 1
-    return F.grid_sample(state, grid.view(-1, height, width, 2), align_corners=False)
+    x, y = (2 * sources - 1).view(-1, height, width, 2).unbind(dim=3)
+    return F.grid_sample(state, torch.stack([x + 1 / width, y + 1 / height], dim=3), align_corners=False)
+
+
+def invert_2x2(matrices: Tensor) -> Tensor:
+    """The inverses of (B, 2, 2), not finite for one that is flat or not finite, and no error for those beside it.
+
+    By the closed form: the routines of linear algebra libraries cannot all be captured in a CUDA graph.
+    """
+    (a, b), (c, d) = (row.unbind(dim=1) for row in matrices.unbind(dim=1))
+    adjugate = torch.stack([d, -b, -c, a], dim=1).view(-1, 2, 2)
+    return adjugate / (a * d - b * c).view(-1, 1, 1)
 
 
 def fit_similarity(source: Tensor, target: Tensor, deviation: Tensor) -> Tensor:

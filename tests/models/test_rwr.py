@@ -9,6 +9,7 @@ from models.rwr import (
     carry_state,
     change_of_crop,
     fit_similarity,
+    invert_2x2,
     partial_motion,
     pull_back,
     transform_points,
@@ -85,12 +86,17 @@ def test_a_pull_mixes_the_carried_state_and_the_found_one_latent_channels_includ
 
 def test_a_warm_start_moves_state_and_landmarks_with_the_crop_only_where_it_is_asked_to():
     state, keypoints = torch.rand(1, 2, 8, 8), torch.rand(1, 2, 2)
-    before, after = similarity(1.0, 0.0, (0.0, 0.0)), similarity(1.0, 0.0, (2 / 8, 0.0))
-    unchanged = warm_start(RwRConfig(), state, keypoints, before, after)
+    change = similarity(1.0, 0.0, (2 / 8, 0.0)).to(state)
+    unchanged = warm_start(RwRConfig(), state, keypoints, change)
     assert torch.equal(unchanged.state, state) and torch.equal(unchanged.keypoints, keypoints)
-    moved = warm_start(RwRConfig(carry="crop"), state, keypoints, before, after)
+    moved = warm_start(RwRConfig(carry="crop"), state, keypoints, change)
     torch.testing.assert_close(moved.state[..., 2:], state[..., :6])
     torch.testing.assert_close(moved.keypoints, keypoints + torch.tensor([2 / 8, 0.0]))
+
+
+def test_the_closed_form_inverts_matrices():
+    matrices = torch.randn(5, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(invert_2x2(matrices), torch.linalg.inv(matrices))
 
 
 def test_a_map_that_is_flat_spoils_no_state_beside_it():
