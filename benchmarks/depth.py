@@ -65,6 +65,8 @@ RUNS: dict[str, tuple[str, ...]] = {
 }
 """Options of each run beside the common ones, which track one evaluation by `jfb` after 0 to 4 untracked ones."""
 COMMON = (
+    *("--gate", "none", "--pair_probability", "0", "--warm_start_probability", "0.3", "--min_depth", "0"),
+    *("--pose_boost", "10"),
     *("--preset", "mini", "--image_size", str(IMAGE_SIZE), "--initial_part", "backbone", "--max_depth", "4"),
     *("--epochs", "1", "--batch_size", "16", "--learning_rate", "1e-3", "--warm_up", "0.05", "--ema_decay", "0.99"),
 )

@@ -167,11 +167,13 @@ PRESETS: dict[str, LDEQConfig] = {
         injection_channels=64,
         cell_width=32,
         cell_width_increment=8,
+        gate="learned",
+        gate_start=0.5,
         # Hardly a face takes more than 12; with those few left unsolved, rounding alone would move their landmarks.
         solver=AndersonConfig(max_evals=20, tol=1e-3),
     ),
-    # HRNet-W18 instead of the original's stem, and a cell that brings the whole to the paper's 22 M parameters.
-    "paper": LDEQConfig(cell_width=192, cell_width_increment=24),
+    # HRNet-W18 instead of the original's stem, a cell that brings the whole to the paper's 22 M parameters, and a gate.
+    "paper": LDEQConfig(cell_width=192, cell_width_increment=24, gate="learned", gate_start=0.5),
 }
 
 

@@ -239,7 +239,7 @@ def test_an_option_out_of_range_is_named(option):
 def test_options_that_do_not_go_together_are_named():
     with pytest.raises(ValueError, match=r"--max_depth .* --min_depth"):
         parse("--min_depth=3", "--max_depth=2")
-    with pytest.raises(ValueError, match=r"--pair_probability .* ift"):
+    with pytest.raises(ValueError, match=r"--pair_probability must be 0 .* ift"):
         parse("--pair_probability=0.5", "--gradient=ift")
 
 
