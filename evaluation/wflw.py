@@ -1,7 +1,7 @@
 """The WFLW benchmark: which faces are inferred together, what is kept of them, their scores, the files."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from evaluation.figures import Panel, contact_sheet, error_curves
 from evaluation.scores import UNITS, Predictions, Score, format_scores, write_predictions
 from evaluation.settings import FaceSettings
 from inference.engines import Engine, open_engine
+from inference.flip import mean_with_mirrored
 from inference.network import load_network, predict, use_threads
 from inference.results import to_results
 from models import LDEQ, LDEQConfig, LDEQOutput
@@ -71,7 +72,8 @@ class FaceEvaluation:
         """What the numbers were measured on."""
         scores = self.scores
         counts = {split: score.count for split, score in scores.items()}
-        return describe_faces(settings.dataset_path, counts, scores["test"].failed)
+        found = describe_faces(settings.dataset_path, counts, scores["test"].failed)
+        return replace(found, text=f"{found.text}; mean with the mirrored face") if settings.flip else found
 
     @property
     def failed(self) -> list[str]:
@@ -171,11 +173,18 @@ def infer(
         for batch, true in loader:
             landmarks.append(true)
             yield batch
+            if settings.flip:
+                yield batch.flip(3)
 
+    outputs = predict(model, images(), settings.precision, engine)
     predictions = []
     with progress_bar(sum(map(len, share)), "face", shown=process.rank == 0) as progress:
-        for output in predict(model, images(), settings.precision, engine):
-            predictions.append(to_predictions(output, landmarks[-1], model.config))
+        for output in outputs:
+            found = to_predictions(output, landmarks[-1], model.config)
+            if settings.flip:
+                mirrored = next(outputs).keypoints.cpu().double().numpy()
+                found = replace(found, keypoints=mean_with_mirrored(found.keypoints, mirrored, crops.size))
+            predictions.append(found)
             progress.update(len(landmarks[-1]))
     return predictions
 
@@ -289,6 +298,7 @@ def describe_run(
         "layout": data.layout,
         "raw_box": data.raw_box,
         "precision": settings.precision,
+        "flip": settings.flip,
         "engine": engine.name,
         "stop_rule": settings.stop_rule if implicit else None,
         "solver": model.config.to_dict()["solver"] if implicit else None,

@@ -10,6 +10,7 @@ from solvers import SOLVERS, AndersonConfig, SolverConfig, solver_config
 from utils.errors import OptionError
 
 Mode = Literal["implicit", "explicit"]
+Gate = Literal["none", "constant", "learned"]
 Backbone = Literal["stem", "hrnet_w18", "hrnet_w18_small", "hrnet_mini"]
 
 # Two stride-2 convolutions in the backbone, then four poolings in the hourglass.
@@ -34,6 +35,10 @@ class LDEQConfig:
         normalisation: how the cell turns its last features into heatmaps.
         softargmax_beta: factor in the exponent of the heatmap normalisation.
         softplus_beta: use softplus(softargmax_beta) instead, as checkpoints with a learned factor do.
+        gate: how much of its new heatmaps f the cell takes, z + g (f - z): "none", all, as the paper's; "constant", g
+            is `gate_start`, a damped cell; "learned", g per sample and channel, see `models.cell.LearnedGate`. The
+            fixed points are the same; what differs is how long the cell remembers where it started.
+        gate_start: g of a constant gate; of a learned one before training, where z and f agree.
         mode: "implicit", a fixed point, or "explicit", `explicit_depth` evaluations.
         explicit_depth: evaluations of the cell in explicit mode.
         explicit_batch_norm: batch norm instead of group norm in the cell, explicit mode only.
@@ -56,6 +61,8 @@ class LDEQConfig:
     normalisation: Normalisation = "softargmax"
     softargmax_beta: float = 1.0
     softplus_beta: bool = False
+    gate: Gate = "none"
+    gate_start: float = 0.7
     mode: Mode = "implicit"
     explicit_depth: int = 2
     explicit_batch_norm: bool = True
@@ -64,7 +71,7 @@ class LDEQConfig:
     gradient: GradientConfig = field(default_factory=GradientConfig)
 
     def __post_init__(self) -> None:
-        for name, known in (("backbone", Backbone), ("normalisation", Normalisation), ("mode", Mode)):
+        for name, known in (("backbone", Backbone), ("normalisation", Normalisation), ("gate", Gate), ("mode", Mode)):
             if getattr(self, name) not in get_args(known):
                 raise OptionError(f"{name} must be one of {', '.join(get_args(known))}, not {getattr(self, name)!r}")
         for name, least in (
@@ -83,6 +90,10 @@ class LDEQConfig:
             raise OptionError(f"cell_groups must divide every width of the cell, {widths}; {self.cell_groups} does not")
         if self.normalisation != "linear" and not 0 < self.effective_beta < math.inf:
             raise OptionError(f"softargmax_beta must give a positive, finite factor, not {self.effective_beta}")
+        if not 0 < self.gate_start < 1:
+            raise OptionError(f"gate_start must be in (0, 1), not {self.gate_start}")
+        if self.gate == "learned" and self.normalisation == "none":
+            raise OptionError("a learned gate reads the state as heatmaps: normalisation must not be 'none'")
         if self.image_size < SIZE_MULTIPLE or self.image_size % SIZE_MULTIPLE:
             raise OptionError(f"image_size must be a multiple of {SIZE_MULTIPLE}, not {self.image_size}")
 
@@ -156,11 +167,13 @@ PRESETS: dict[str, LDEQConfig] = {
         injection_channels=64,
         cell_width=32,
         cell_width_increment=8,
+        gate="learned",
+        gate_start=0.5,
         # Hardly a face takes more than 12; with those few left unsolved, rounding alone would move their landmarks.
         solver=AndersonConfig(max_evals=20, tol=1e-3),
     ),
-    # HRNet-W18 instead of the original's stem, and a cell that brings the whole to the paper's 22 M parameters.
-    "paper": LDEQConfig(cell_width=192, cell_width_increment=24),
+    # HRNet-W18 instead of the original's stem, a cell that brings the whole to the paper's 22 M parameters, and a gate.
+    "paper": LDEQConfig(cell_width=192, cell_width_increment=24, gate="learned", gate_start=0.5),
 }
 
 

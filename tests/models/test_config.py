@@ -34,6 +34,8 @@ SOLVERS = [
         ({"image_size": 0}, "image_size must be a multiple of 64, not 0"),
         ({"image_size": 96}, "image_size must be a multiple of 64, not 96"),
         ({"softargmax_beta": 0.0}, "softargmax_beta must give a positive, finite factor, not 0.0"),
+        ({"gate_start": 1.0}, r"gate_start must be in \(0, 1\), not 1\.0"),
+        ({"gate": "learned", "normalisation": "none"}, "normalisation must not be 'none'"),
         ({"softargmax_beta": math.nan}, "softargmax_beta must give a positive, finite factor, not nan"),
     ],
 )
@@ -95,6 +97,8 @@ def test_a_configuration_survives_json(solver):
         normalisation="linear",
         softargmax_beta=2.5,
         softplus_beta=True,
+        gate="learned",
+        gate_start=0.4,
         mode="explicit",
         explicit_depth=3,
         explicit_batch_norm=False,

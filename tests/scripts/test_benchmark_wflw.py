@@ -17,6 +17,7 @@ from small_networks import small_model
 
 from datasets.wflw import SPLITS, WFLWCrops, WFLWTest, read_faces
 from evaluation.wflw import plan_inference, select_faces
+from inference.flip import mean_with_mirrored
 from models import load_checkpoint, save_checkpoint
 from test_LDEQ_WFLW import main
 from utils.command_line import run
@@ -186,6 +187,19 @@ def test_the_raw_layout_reports_its_box_and_says_so_of_an_empty_subset(raw_wflw,
         "failed": 0,
     }
     assert "- test_makeup ------------\nno faces in this subset\n" in capsys.readouterr().out
+
+
+def test_flip_scores_the_mean_with_the_mirrored_faces(benchmark, precropped_wflw, network, tmp_path):
+    assert benchmark(precropped_wflw, "--flip", "--batch_size", 4) == 0
+    crops = WFLWCrops(read_faces(precropped_wflw, "test"), 64)
+    images = torch.stack([crops[index][0] for index in range(len(crops))])
+    model = load_checkpoint(network)
+    with torch.inference_mode():
+        first, second = (model(view).keypoints.double().numpy() for view in (images, images.flip(3)))
+    expected = mean_with_mirrored(first, second, 64)
+    found = np.load(tmp_path / "results" / "predictions.npz")["keypoints"][: len(crops)]
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    assert read_results(tmp_path / "results")["settings"]["flip"] is True
 
 
 def test_an_explicit_network_is_scored_without_a_solver(precropped_wflw, benchmark, tmp_path):
