@@ -447,9 +447,7 @@ def test_coinciding_eye_corners_are_named(layout, request):
     for axis in range(2):
         edit_line(path, 1, set_field(offset + 120 + axis, "0.25"))
         edit_line(path, 1, set_field(offset + 144 + axis, "0.25"))
-    with pytest.raises(
-        InputError, match=r"line 1: the outer eye corners, landmarks 60 and 72, are under a pixel apart"
-    ):
+    with pytest.raises(InputError, match=r"line 1: the outer eye corners, landmarks 60 and 72, are under"):
         load_wflw_test(root)
 
 
@@ -463,7 +461,7 @@ def test_a_number_outside_every_picture_is_named_with_its_line(raw_wflw, value):
     lines = path.read_text().splitlines()
     lines[2] = " ".join([value, *lines[2].split()[1:]])
     path.write_text("\n".join(lines))
-    with pytest.raises(InputError, match="line 3: holds .* outside every picture"):
+    with pytest.raises(InputError, match=r"line 3: holds .* outside every picture"):
         read_faces(raw_wflw, "test")
 
 
