@@ -21,7 +21,7 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
 
@@ -31,10 +31,11 @@ from tqdm import tqdm
 
 from datasets.wflw import NUM_LANDMARKS
 from inference.detector import CenterFaceDetector, DetectionMode
+from inference.engines import Engine, open_engine
 from inference.faces import Face, FaceTracker
 from inference.landmark_files import LandmarkWriter, read_boxes
-from inference.network import load_network, resolve_device
-from inference.options import add_machine_options, add_weights_option
+from inference.network import load_network, resolve_device, use_threads
+from inference.options import add_engine_options, add_machine_options, add_weights_option
 from inference.predictor import LandmarkPredictor
 from inference.streams import RestartRule
 from inference.tracker import TrackingConfig
@@ -45,11 +46,15 @@ from utils.crops import CROP_RULES, CropRule
 from utils.drawing import draw_faces
 from utils.errors import CheckpointError, InputError
 from utils.geometry import box_to_crop
+from utils.pipeline import ReadAhead, WriteBehind
 from utils.side_by_side import JitterMeter, side_by_side
 from utils.sources import Source, has_display, open_source, read_frames, read_picture, silence_opencv
 from utils.writers import PICTURE_SUFFIXES, open_writer, write_picture
 
 NO_RWR, RWR = "every frame afresh", "RwR"
+FRAMES_AHEAD = 8
+"""Frames that may wait to be inferred, and as many to be written."""
+
 END_KEYS = (ord("q"), 27)
 
 
@@ -95,6 +100,7 @@ def parse_arguments() -> argparse.Namespace:
         help="whether a cut or a jump of the box counts as a first frame",
     )
     add_machine_options(parser)
+    add_engine_options(parser)
     return parser.parse_args()
 
 
@@ -102,6 +108,7 @@ def main() -> int:
     """Run the demo; returns the exit status."""
     args = parse_arguments()
     silence_opencv()
+    use_threads(args.threads)
     if args.show and not has_display():
         raise InputError("--show: there is no display here; use --save")
     source = open_source(args.input)
@@ -117,11 +124,12 @@ def main() -> int:
         raise CheckpointError(
             f"{args.landmark_model_weights}: an explicit network has no fixed point to carry on; use --rwr false"
         )
+    engine = open_engine(model, args.engine, args.precision)
     landmarks_path = args.landmarks or Path("results") / "demo" / f"{source.name}.jsonl"
     extra = ("image",) if source.kind == "folder" else ()
     with LandmarkWriter(landmarks_path, NUM_LANDMARKS, extra) as writer:
         run_source = run_video if as_video else run_pictures
-        status = run_source(source, model, writer, args)
+        status = run_source(source, model, engine, writer, args)
     print(f"Landmarks: {landmarks_path}")
     if args.save:
         print(f"Overlay: {args.save}")
@@ -139,9 +147,9 @@ def check_save_path(path: Path, source: Source) -> None:
         raise InputError(f"--save {path} would replace the input; choose another name")
 
 
-def run_pictures(source: Source, model: LDEQ, writer: LandmarkWriter, args: argparse.Namespace) -> int:
+def run_pictures(source: Source, model: LDEQ, engine: Engine, writer: LandmarkWriter, args: argparse.Namespace) -> int:
     """Pictures, each on its own; those that do not decode are reported. Returns the exit status."""
-    predictor = LandmarkPredictor(model, args.precision)
+    predictor = LandmarkPredictor(model, engine=engine)
     boxes_of = make_boxes(args, "picture")
     broken, without, count = [], 0, 0
     for number, path in enumerate(tqdm(source.paths, unit="picture", disable=len(source.paths) == 1)):
@@ -172,36 +180,45 @@ def overlay_path(folder: Path, picture: Path) -> Path:
     return folder / (picture.name if picture.suffix.lower() in PICTURE_SUFFIXES else f"{picture.name}.png")
 
 
-def run_video(source: Source, model: LDEQ, writer: LandmarkWriter, args: argparse.Namespace) -> int:
+def run_video(source: Source, model: LDEQ, engine: Engine, writer: LandmarkWriter, args: argparse.Namespace) -> int:
     """A video, from frame to frame; Ctrl-C ends it and keeps what is done. Returns the exit status."""
-    find = make_finder(model, args)
+    find = make_finder(model, engine, args)
     # On the very crops of RwR, so that nothing else differs.
     rule = CropRule(exact=CROP_RULES[args.crop].exact)
-    afresh = FaceTracker(model, TrackingConfig(rwr=None, crop=rule), precision=args.precision)
+    afresh = FaceTracker(model, TrackingConfig(rwr=None, crop=rule), engine=engine)
     meters = {title: JitterMeter() for title in (NO_RWR, RWR)}
     numbers, count, started = set(), 0, time.monotonic()
     with ExitStack() as stack:
         overlays = stack.enter_context(open_writer(args.save, source.rate)) if args.save else None
-        frames = stack.enter_context(closing(video_frames(source)))
+
+        def finish(number: int, frame: np.ndarray, faces: dict[str, list[Face]]) -> np.ndarray | None:
+            """Write what was found in a frame, and return the overlay."""
+            image = {"image": source.paths[number].name} if source.kind == "folder" else {}
+            write_faces(writer, number, faces[RWR], image)
+            if not (overlays or args.show or args.compare):
+                return None
+            overlay = compare(frame, faces, meters) if args.compare else draw(frame, faces[RWR])
+            if overlays:
+                overlays.write(overlay)
+            return overlay
+
+        depth = 1 if source.kind == "webcam" else FRAMES_AHEAD
+        frames = iter(stack.enter_context(ReadAhead(video_frames(source), depth)))
+        behind = stack.enter_context(WriteBehind(lambda found: finish(*found), depth))
         # A source that does not open says so before there is a progress bar.
         first = next(frames)
         try:
             for number, frame in enumerate(tqdm(chain([first], frames), total=source.frames, unit="frame")):
-                faces = find(number, frame)
+                faces = {RWR: find(number, frame)}
                 count += 1
-                numbers |= {face.number for face in faces}
-                image = {"image": source.paths[number].name} if source.kind == "folder" else {}
-                write_faces(writer, number, faces, image)
-                if not (overlays or args.show or args.compare):
-                    continue
+                numbers |= {face.number for face in faces[RWR]}
                 if args.compare:
-                    boxes = {face.number: face.landmarks.box for face in faces}
-                    overlay = compare(frame, {NO_RWR: afresh.step(frame, boxes), RWR: faces}, meters)
-                else:
-                    overlay = draw(frame, faces)
-                if overlays:
-                    overlays.write(overlay)
-                if args.show and show(source.name, overlay):
+                    boxes = {face.number: face.landmarks.box for face in faces[RWR]}
+                    faces = {NO_RWR: afresh.step(frame, boxes), **faces}
+                if not args.show:
+                    behind.put((number, frame, faces))
+                # A window belongs to the main thread.
+                elif show(source.name, finish(number, frame, faces)):
                     break
         except KeyboardInterrupt:
             print("\nended by Ctrl-C", file=sys.stderr)
@@ -232,10 +249,10 @@ def make_boxes(args: argparse.Namespace, mode: DetectionMode) -> Callable[[int, 
     return lambda number, picture: dict(enumerate(detector.detect(picture)[:, :4]))
 
 
-def make_finder(model: LDEQ, args: argparse.Namespace) -> Callable[[int, np.ndarray], list[Face]]:
+def make_finder(model: LDEQ, engine: Engine, args: argparse.Namespace) -> Callable[[int, np.ndarray], list[Face]]:
     """What gives the faces of the next frame of a video, from its number and its picture."""
 
-    tracker = FaceTracker(model, tracking_config(args), precision=args.precision)
+    tracker = FaceTracker(model, tracking_config(args), engine=engine)
     if not (args.boxes or args.cropped):
         tracker.detector = CenterFaceDetector()
         return lambda number, frame: tracker.step(frame)
