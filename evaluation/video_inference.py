@@ -33,12 +33,14 @@ class ClipPredictions:
     Attributes:
         landmarks: (T, K, 2) float32 x, y in frame pixels; NaN where the solve failed.
         evaluations: (T,) int64 evaluations of the cell.
-        residual: (T,) float32 residual of the last evaluation that measured one; NaN without a solver.
+        start_residual: (T,) float32, see `inference.results.FrameResults`.
+        answer_residual: (T,) float32 likewise.
     """
 
     landmarks: np.ndarray
     evaluations: np.ndarray
-    residual: np.ndarray
+    start_residual: np.ndarray
+    answer_residual: np.ndarray
 
     @classmethod
     def empty(cls, frames: int, points: int = NUM_LANDMARKS) -> "ClipPredictions":
@@ -46,6 +48,7 @@ class ClipPredictions:
         return cls(
             np.full((frames, points, 2), np.nan, np.float32),
             np.zeros(frames, np.int64),
+            np.full(frames, np.nan, np.float32),
             np.full(frames, np.nan, np.float32),
         )
 
@@ -125,7 +128,7 @@ def _infer_steps(
                 for row, (index, position) in enumerate(zip(step.clips.tolist(), step.frames.tolist(), strict=True)):
                     report(
                         f"video {clips[index].video_id} frame {position} {method.title}: "
-                        f"{frames.evaluations[row]} evaluations, residual {frames.residual[row]:.2e}"
+                        f"{frames.evaluations[row]} evaluations, start residual {frames.start_residual[row]:.2e}"
                     )
         advance(len(step.slots))
 
@@ -136,7 +139,8 @@ def _keep(frames: FrameResults, matrices: np.ndarray, step: TimeStep, prediction
         of_clip = predictions[index]
         of_clip.landmarks[position] = transform_points(frames.keypoints[row], matrices[row], inverse=True)
         of_clip.evaluations[position] = frames.evaluations[row]
-        of_clip.residual[position] = frames.residual[row]
+        of_clip.start_residual[position] = frames.start_residual[row]
+        of_clip.answer_residual[position] = frames.answer_residual[row]
 
 
 def to_device(images: np.ndarray, model: LDEQ) -> Tensor:

@@ -273,7 +273,7 @@ def per_face_table(
         "evaluations": predictions.evaluations[first],
         "residual": predictions.residual[first],
         "status": predictions.status[first],
-        "uncertainty": predictions.uncertainty[first].mean(axis=1),
+        "uncertainty_percent_of_crop": 100 * predictions.uncertainty[first].mean(axis=1),
     }
 
 

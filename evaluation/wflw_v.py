@@ -38,6 +38,7 @@ from utils.files import protect_inputs, write_json
 from utils.pipeline import WriteBehind
 from utils.processes import Process, broadcast, gather
 from utils.progress import progress_bar
+from utils.reading import read_text
 from utils.sources import initialise_decoder
 
 MAX_TUNING_CLIPS = 20
@@ -253,9 +254,9 @@ def read_tuning_ids(given: Sequence[str]) -> list[str]:
         return list(given)
     path = Path(given[0])
     try:
-        ids = path.read_text(encoding="utf-8-sig").split()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"--tuning_ids: {path}: cannot be read as text ({error}); give an id a line") from error
+        ids = read_text(path).split()
+    except InputError as error:
+        raise InputError(f"--tuning_ids: {error}") from error
     if not ids:
         raise InputError(f"--tuning_ids: {path}: lists no clip; give an id a line, or leave the option out")
     return ids

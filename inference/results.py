@@ -21,12 +21,17 @@ class FrameResults:
             solve failed.
         evaluations: (n,) int64 evaluations of the cell, the final one included.
         residual: (n,) float32 residual of the solver; NaN without a solver.
+        start_residual: (n,) float32 residual where the solve started, under RwR the warm start; NaN without a solver.
+        answer_residual: (n,) float32 residual of the iterate of which the answer is the image; NaN where nobody has
+            measured it: without a solver, or where a final evaluation came after those of the solver.
     """
 
     keypoints: np.ndarray
     uncertainty: np.ndarray
     evaluations: np.ndarray
     residual: np.ndarray
+    start_residual: np.ndarray
+    answer_residual: np.ndarray
 
     @property
     def failed(self) -> np.ndarray:
@@ -43,7 +48,8 @@ class FrameResults:
         return cls(*map(np.concatenate, zip(*(part._fields() for part in parts), strict=True)))
 
     def _fields(self) -> tuple[np.ndarray, ...]:
-        return self.keypoints, self.uncertainty, self.evaluations, self.residual
+        residuals = self.residual, self.start_residual, self.answer_residual
+        return self.keypoints, self.uncertainty, self.evaluations, *residuals
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,14 +95,21 @@ def to_results(output: LDEQOutput, config: LDEQConfig) -> FrameResults:
     keypoints = output.keypoints.cpu().double().numpy()
     uncertainty = output.uncertainty.cpu().double().numpy()
     failed = ~(np.isfinite(keypoints).all(axis=(1, 2)) & np.isfinite(uncertainty).all(axis=1))
-    if output.solution is None:
-        residual = np.full(len(keypoints), np.nan, np.float32)
-    else:
+    unknown = np.full(len(keypoints), np.nan, np.float32)
+    residual = start = answer = unknown
+    if output.solution is not None:
         residual = output.solution.residual.cpu().float().numpy()
+        start = output.solution.trace[0].cpu().float().numpy()
+        answer = unknown if _has_final_evaluation(output, config) else residual
         # The solver then returns where it started or what it last had, which are values, but no landmarks.
         failed |= output.solution.status.cpu().numpy() == Status.NON_FINITE
     keypoints[failed], uncertainty[failed] = np.nan, np.inf
-    return FrameResults(keypoints, uncertainty, count_evaluations(output, config), residual)
+    return FrameResults(keypoints, uncertainty, count_evaluations(output, config), residual, start, answer)
+
+
+def _has_final_evaluation(output: LDEQOutput, config: LDEQConfig) -> bool:
+    """Whether the cell was evaluated once more after the solver had ended."""
+    return config.final_evaluation and output.solution is not None and output.solution.f_z is None
 
 
 def count_evaluations(output: LDEQOutput, config: LDEQConfig) -> np.ndarray:
@@ -108,10 +121,9 @@ def count_evaluations(output: LDEQOutput, config: LDEQConfig) -> np.ndarray:
         output: of n samples, not of a training step.
         config: of the network that computed it.
     """
-    solution = output.solution
-    if solution is None:
+    if output.solution is None:
         return np.full(len(output.keypoints), config.explicit_depth, np.int64)
-    return solution.evals.cpu().numpy() + int(config.final_evaluation and solution.f_z is None)
+    return output.solution.evals.cpu().numpy() + int(_has_final_evaluation(output, config))
 
 
 def to_frame(results: FrameResults, boxes: np.ndarray, matrices: np.ndarray) -> list[FaceLandmarks]:
