@@ -37,7 +37,7 @@ def test_there_is_a_panel_for_every_method_and_the_size_never_changes():
 
 def test_the_same_landmarks_give_the_same_panels_and_others_do_not():
     drawn = SideBySide(TITLES)
-    same = drawn.draw(frame(), dict.fromkeys(TITLES, {0: face((60, 60))}))
+    same = drawn.draw(frame(), {title: {0: face((60, 60))} for title in TITLES})
     np.testing.assert_array_equal(same[40:-40, :PANEL_SIDE], same[40:-40, PANEL_SIDE:])
     other = drawn.draw(frame(), {"still": {0: face((60, 60))}, "trembling": {0: face((63, 60))}})
     assert (other[40:-40, :PANEL_SIDE] != other[40:-40, PANEL_SIDE:]).any()
@@ -46,9 +46,9 @@ def test_the_same_landmarks_give_the_same_panels_and_others_do_not():
 def test_the_way_of_the_points_is_forgotten_after_some_frames_and_with_the_face():
     drawn = SideBySide(TITLES)
     for step in range(TRAIL_FRAMES + 5):
-        drawn.draw(frame(), dict.fromkeys(TITLES, {0: face((60 + step, 60))}))
+        drawn.draw(frame(), {title: {0: face((60 + step, 60))} for title in TITLES})
     assert {len(trail) for trail in drawn._trails.values()} == {TRAIL_FRAMES}
-    drawn.draw(frame(), dict.fromkeys(TITLES, {1: face((60, 60))}))
+    drawn.draw(frame(), {title: {1: face((60, 60))} for title in TITLES})
     assert {len(trail) for trail in drawn._trails.values()} == {1}
 
 
