@@ -30,6 +30,7 @@ import numpy as np
 from tqdm import tqdm
 
 from datasets.wflw import NUM_LANDMARKS
+from inference.comparison import MethodComparison
 from inference.detector import CenterFaceDetector, DetectionMode
 from inference.engines import Engine, open_engine
 from inference.faces import Face, FaceTracker
@@ -42,16 +43,15 @@ from inference.tracker import TrackingConfig
 from models import LDEQ
 from models.rwr import VARIANTS
 from utils.command_line import run, true_or_false
-from utils.crops import CROP_RULES, CropRule
+from utils.crops import CROP_RULES
 from utils.drawing import draw_faces
 from utils.errors import CheckpointError, InputError
 from utils.geometry import box_to_crop
 from utils.pipeline import ReadAhead, WriteBehind
-from utils.side_by_side import JitterMeter, side_by_side
 from utils.sources import Source, has_display, open_source, read_frames, read_picture, silence_opencv
 from utils.writers import PICTURE_SUFFIXES, open_writer, write_picture
 
-NO_RWR, RWR = "every frame afresh", "RwR"
+Compared = dict[str, dict[int, np.ndarray]]
 FRAMES_AHEAD = 8
 """Frames that may wait to be inferred, and as many to be written."""
 
@@ -73,7 +73,11 @@ def parse_arguments() -> argparse.Namespace:
         help="write the overlay: .mp4, .webp or .gif for a video, .png or .jpg for a picture, a folder for a folder",
     )
     parser.add_argument("--show", action="store_true", help="show the overlay in a window; q or Esc ends")
-    parser.add_argument("--compare", action="store_true", help="every frame afresh beside RwR, with a jitter meter")
+    parser.add_argument(
+        "--compare",
+        action="store_true",
+        help="every frame on its own, RwR as in the paper and RwR with our pull, side by side, with their jitter",
+    )
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--boxes", type=Path, metavar="FILE", help="boxes of the faces, .npy or .csv")
     where.add_argument("--cropped", action="store_true", help="the whole picture is the crop of one face")
@@ -183,21 +187,20 @@ def overlay_path(folder: Path, picture: Path) -> Path:
 def run_video(source: Source, model: LDEQ, engine: Engine, writer: LandmarkWriter, args: argparse.Namespace) -> int:
     """A video, from frame to frame; Ctrl-C ends it and keeps what is done. Returns the exit status."""
     find = make_finder(model, engine, args)
-    # On the very crops of RwR, so that nothing else differs.
-    rule = CropRule(exact=CROP_RULES[args.crop].exact)
-    afresh = FaceTracker(model, TrackingConfig(rwr=None, crop=rule), engine=engine)
-    meters = {title: JitterMeter() for title in (NO_RWR, RWR)}
+    # On the very crops of the demo, so that nothing but the method differs.
+    exact = CROP_RULES[args.crop].exact
+    comparison = MethodComparison(model, args.precision, engine, exact) if args.compare else None
     numbers, count, started = set(), 0, time.monotonic()
     with ExitStack() as stack:
         overlays = stack.enter_context(open_writer(args.save, source.rate)) if args.save else None
 
-        def finish(number: int, frame: np.ndarray, faces: dict[str, list[Face]]) -> np.ndarray | None:
+        def finish(number: int, frame: np.ndarray, faces: list[Face], compared: Compared) -> np.ndarray | None:
             """Write what was found in a frame, and return the overlay."""
             image = {"image": source.paths[number].name} if source.kind == "folder" else {}
-            write_faces(writer, number, faces[RWR], image)
+            write_faces(writer, number, faces, image)
             if not (overlays or args.show or args.compare):
                 return None
-            overlay = compare(frame, faces, meters) if args.compare else draw(frame, faces[RWR])
+            overlay = comparison.pictures.draw(frame, compared) if comparison else draw(frame, faces)
             if overlays:
                 overlays.write(overlay)
             return overlay
@@ -209,24 +212,22 @@ def run_video(source: Source, model: LDEQ, engine: Engine, writer: LandmarkWrite
         first = next(frames)
         try:
             for number, frame in enumerate(tqdm(chain([first], frames), total=source.frames, unit="frame")):
-                faces = {RWR: find(number, frame)}
+                faces = find(number, frame)
                 count += 1
-                numbers |= {face.number for face in faces[RWR]}
-                if args.compare:
-                    boxes = {face.number: face.landmarks.box for face in faces[RWR]}
-                    faces = {NO_RWR: afresh.step(frame, boxes), **faces}
+                numbers |= {face.number for face in faces}
+                boxes = {face.number: face.landmarks.box for face in faces}
+                compared = comparison.step(frame, boxes) if comparison else {}
                 if not args.show:
-                    behind.put((number, frame, faces))
+                    behind.put((number, frame, faces, compared))
                 # A window belongs to the main thread.
-                elif show(source.name, finish(number, frame, faces)):
+                elif show(source.name, finish(number, frame, faces, compared)):
                     break
         except KeyboardInterrupt:
             print("\nended by Ctrl-C", file=sys.stderr)
     seconds = time.monotonic() - started
     print(f"{len(numbers)} faces in {count} frames, {count / seconds:.1f} frames a second")
-    if args.compare:
-        for title, meter in meters.items():
-            print(f"jitter, {title}: {meter.mean:.2f} % of the face")
+    for title, jitter in (comparison.jitter if comparison else {}).items():
+        print(f"jitter, {title}: {jitter:.2f} % of the face")
     return 0
 
 
@@ -298,15 +299,6 @@ def draw(picture: np.ndarray, faces: list[Face]) -> np.ndarray:
     """A copy of a picture with the landmarks of its faces."""
     numbers = [face.number for face in faces]
     return draw_faces(picture, [face.landmarks.landmarks for face in faces], numbers=numbers)
-
-
-def compare(frame: np.ndarray, faces: dict[str, list[Face]], meters: dict[str, JitterMeter]) -> np.ndarray:
-    """Methods side by side on one frame."""
-    panels = {}
-    for title, of_method in faces.items():
-        meters[title].add({face.number: face.landmarks.landmarks for face in of_method})
-        panels[title] = draw(frame, of_method)
-    return side_by_side(panels, meters)
 
 
 def show(title: str, picture: np.ndarray, wait: bool = False) -> bool:

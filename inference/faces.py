@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.optimize import linear_sum_assignment
 
 from inference.detector import CenterFaceDetector, FaceDetector
 from inference.engines import Engine, EngineName, Precision
@@ -231,6 +230,11 @@ def match_boxes(first: list[np.ndarray] | np.ndarray, second: np.ndarray, overla
     Returns:
         Index in `second` by index in `first`.
     """
+    if not len(first) or not len(second):
+        return {}
+    # Slow to load, and a single picture has no pairs.
+    from scipy.optimize import linear_sum_assignment
+
     overlaps = np.array([[box_overlap(a, b) for b in second] for a in first]).reshape(len(first), len(second))
     # A pair below the least overlap must not keep others from theirs.
     rows, columns = linear_sum_assignment(np.where(overlaps >= overlap, overlaps, 0), maximize=True)

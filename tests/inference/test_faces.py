@@ -1,3 +1,7 @@
+import subprocess
+import sys
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
@@ -8,6 +12,7 @@ from inference.faces import FaceTracker, FollowingRules, match_boxes
 from inference.results import FaceLandmarks
 from inference.tracker import TrackingConfig
 
+ROOT = Path(__file__).parents[2]
 FRAME = cv2.resize(np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8), (160, 120))
 LEFT, RIGHT = np.array([10.0, 20.0, 50.0, 60.0]), np.array([90.0, 30.0, 140.0, 90.0])
 
@@ -68,6 +73,12 @@ def test_boxes_are_paired_for_the_largest_sum_of_overlaps():
     assert match_boxes(first, second, 0.4) == {0: 0}
     assert match_boxes(first, second, 0.3) == {0: 1, 1: 0}
     assert match_boxes([], second, 0.4) == match_boxes(first, np.zeros((0, 4)), 0.4) == {}
+
+
+def test_what_is_slow_to_load_and_of_no_use_to_a_picture_is_not_loaded():
+    program = "import inference.faces, sys; print({'scipy', 'matplotlib', 'pandas', 'onnx'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
 
 
 def test_a_box_of_the_detector_becomes_a_landmark_box_by_shift_and_size():
