@@ -22,6 +22,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
@@ -33,11 +34,12 @@ from datasets.wflw import NUM_LANDMARKS
 from inference.comparison import MethodComparison
 from inference.detector import CenterFaceDetector, DetectionMode
 from inference.engines import Engine, open_engine
-from inference.faces import Face, FaceTracker
+from inference.faces import FaceTracker
 from inference.landmark_files import LandmarkWriter, read_boxes
 from inference.network import load_network, resolve_device, use_threads
 from inference.options import add_engine_options, add_machine_options, add_weights_option
 from inference.predictor import LandmarkPredictor
+from inference.results import Face
 from inference.streams import RestartRule
 from inference.tracker import TrackingConfig
 from models import LDEQ
@@ -165,7 +167,8 @@ def run_pictures(source: Source, model: LDEQ, engine: Engine, writer: LandmarkWr
             broken.append(str(error))
             continue
         boxes = boxes_of(number, picture)
-        faces = [Face(face, found) for face, found in zip(boxes, predictor(picture, list(boxes.values())), strict=True)]
+        found = predictor(picture, list(boxes.values()))
+        faces = [replace(face, number=face_number) for face_number, face in zip(boxes, found, strict=True)]
         write_faces(writer, number, faces, {"image": path.name})
         count, without = count + len(faces), without + (not faces)
         overlay = draw(picture, faces)
@@ -215,7 +218,7 @@ def run_video(source: Source, model: LDEQ, engine: Engine, writer: LandmarkWrite
                 faces = find(number, frame)
                 count += 1
                 numbers |= {face.number for face in faces}
-                boxes = {face.number: face.landmarks.box for face in faces}
+                boxes = {face.number: face.box for face in faces}
                 compared = comparison.step(frame, boxes) if comparison else {}
                 if not args.show:
                     behind.put((number, frame, faces, compared))
@@ -282,23 +285,13 @@ def whole_picture_box(picture: np.ndarray) -> np.ndarray:
 def write_faces(writer: LandmarkWriter, number: int, faces: list[Face], extra: dict[str, str]) -> None:
     """Write the faces of a frame."""
     for face in faces:
-        found = face.landmarks
-        writer.write(
-            number,
-            face.number,
-            found.box,
-            found.landmarks,
-            found.uncertainty,
-            found.evaluations,
-            found.residual,
-            **extra,
-        )
+        writer.write(number, face, **extra)
 
 
 def draw(picture: np.ndarray, faces: list[Face]) -> np.ndarray:
     """A copy of a picture with the landmarks of its faces."""
     numbers = [face.number for face in faces]
-    return draw_faces(picture, [face.landmarks.landmarks for face in faces], numbers=numbers)
+    return draw_faces(picture, [face.landmarks for face in faces], numbers=numbers)
 
 
 def show(title: str, picture: np.ndarray, wait: bool = False) -> bool:

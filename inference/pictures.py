@@ -1,12 +1,14 @@
 """The faces of a single picture: detection, landmarks, and what of it can be relied on."""
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import ArrayLike
 
 from inference.detector import FaceDetector
-from inference.faces import Face, FollowingRules
+from inference.faces import FollowingRules
 from inference.predictor import LandmarkPredictor
-from inference.results import FaceLandmarks
+from inference.results import Face
 from utils.geometry import box_overlap, landmark_box
 
 FACES_TOGETHER = 16
@@ -39,20 +41,21 @@ def find_faces(
     rules = rules or FollowingRules()
     bgr = picture if predictor.colour == "bgr" else np.ascontiguousarray(picture[..., ::-1])
     found = detector.detect(bgr)
-    kept: list[tuple[FaceLandmarks, float]] = []
+    kept: list[Face] = []
     for face, score in zip(predict_faces(picture, predictor, found[:, :4]), found[:, 4].tolist(), strict=True):
-        if rules.is_unsure(face) or any(_overlap(face, other) > rules.overlap for other, _ in kept):
+        if rules.is_unsure(face) or any(_overlap(face, other) > rules.overlap for other in kept):
             continue
-        kept.append((face, score))
-    return [Face(number, face, score) for number, (face, score) in enumerate(kept)]
+        kept.append(replace(face, number=len(kept), score=score))
+    return kept
 
 
-def predict_faces(picture: np.ndarray, predictor: LandmarkPredictor, boxes: ArrayLike) -> list[FaceLandmarks]:
+def predict_faces(picture: np.ndarray, predictor: LandmarkPredictor, boxes: ArrayLike) -> list[Face]:
     """Landmarks of the faces in boxes (N, 4), see `LandmarkPredictor`, however many there are."""
     boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
     parts = [boxes[start : start + FACES_TOGETHER] for start in range(0, len(boxes), FACES_TOGETHER)]
-    return [face for part in parts for face in predictor(picture, part)]
+    found = [face for part in parts for face in predictor(picture, part)]
+    return [replace(face, number=number) for number, face in enumerate(found)]
 
 
-def _overlap(face: FaceLandmarks, other: FaceLandmarks) -> float:
+def _overlap(face: Face, other: Face) -> float:
     return box_overlap(landmark_box(face.landmarks), landmark_box(other.landmarks))
