@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -235,9 +236,10 @@ def write_evaluation(evaluation: FaceEvaluation, settings: FaceSettings) -> None
         },
     )
     write_csv(folder / "per_face.csv", per_face_table(evaluation.predictions, evaluation.nmes, data, plan))
-    curves = error_curves({split: evaluation.nmes[rows] for split, rows in plan.views.items()})
+    title = f"Cumulative error of {settings.landmark_model_weights.name}\n{conditions.text}"
+    curves = error_curves({split: evaluation.nmes[rows] for split, rows in plan.views.items()}, title)
     save_figure(curves, folder / "cumulative_error.png")
-    if settings.plot:
+    if settings.plot and np.isfinite(evaluation.nmes[plan.views["test"]]).any():
         save_figure(draw_faces(evaluation, settings.plot), folder / "faces.png")
 
 
@@ -314,22 +316,24 @@ def draw_faces(evaluation: FaceEvaluation, count: int) -> Figure:
     plan, predictions, nmes = evaluation.plan, evaluation.predictions, evaluation.nmes
     test = plan.views["test"]
     test = test[~predictions.failed[test]]
-    groups = {}
-    for title, chosen in select_faces(nmes[test], count).items():
-        groups[f"{title} {chosen.size} of {test.size} test faces"] = [
+    groups = {
+        f"{title} {chosen.size} of {test.size} test faces": [
             Panel(
-                f"NME {100 * nmes[row]:.1f} % (face {plan.faces[row]})",
+                f"{Path(evaluation.data.faces[plan.faces[row]].name).name}\nNME {100 * nmes[row]:.1f} %",
                 evaluation.crops.crop(plan.faces[row])[0],
                 predictions.keypoints[row],
                 predictions.landmarks[row],
             )
             for row in test[chosen]
         ]
+        for title, chosen in select_faces(nmes[test], count).items()
+        if chosen.size
+    }
     return contact_sheet(groups)
 
 
 def select_faces(nmes: np.ndarray, count: int) -> dict[str, np.ndarray]:
-    """Positions of the faces with the highest errors, worst first, and of those around the median."""
+    """Positions of the faces with the highest errors, worst first, and of the others around the median."""
     order = np.argsort(-nmes, kind="stable")
     start = max(0, (len(order) - count) // 2)
-    return {"Worst": order[:count], "Median": order[start : start + count]}
+    return {"Worst": order[:count], "Median": order[max(start, count) : start + count]}

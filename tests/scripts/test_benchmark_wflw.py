@@ -167,8 +167,14 @@ def test_the_contact_sheet_has_the_worst_faces_and_those_around_the_median():
     errors = np.array([0.05, 0.30, 0.01, 0.04, 0.20, 0.02, 0.03])
     chosen = select_faces(errors, 3)
     assert errors[chosen["Worst"]].tolist() == [0.30, 0.20, 0.05]
-    assert errors[chosen["Median"]].tolist() == [0.05, 0.04, 0.03]
-    assert select_faces(errors, 50)["Median"].size == 7
+    assert errors[chosen["Median"]].tolist() == [0.04, 0.03]
+    assert [chosen.tolist() for chosen in select_faces(errors, 50).values()] == [np.argsort(-errors).tolist(), []]
+
+
+def test_no_face_is_on_the_contact_sheet_twice():
+    for count in range(1, 12):
+        chosen = np.concatenate(list(select_faces(np.linspace(0.1, 0, 11), count).values()))
+        assert len(set(chosen.tolist())) == chosen.size >= count
 
 
 def test_the_raw_layout_reports_its_box_and_says_so_of_an_empty_subset(raw_wflw, benchmark, tmp_path, capsys):

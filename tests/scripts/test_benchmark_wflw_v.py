@@ -642,16 +642,37 @@ def test_the_curves_of_a_clip_are_its_errors_and_its_jitter(clips):
     assert above.lines[1].get_ydata().tolist() == 6 * [0]
 
 
-def test_the_convergence_plot_shows_the_median_over_frames():
-    (axes,) = convergence_figure({"cold": np.array([[1, 2, 9], [0.1, 0.5, 0.2]])}, "relative").axes
-    assert axes.lines[0].get_xdata().tolist() == [1, 2]
-    assert axes.lines[0].get_ydata().tolist() == [2, 0.2]
+def test_what_coincides_is_drawn_once_under_both_names(clips):
+    true = read_landmarks(clip_of(clips, "b"))
+    predicted = {"RwR": true + 1, "no RwR": true + 1.0001, "filter": true + 2}
+    above, below = clip_figure("b", predicted, true).axes
+    for axes in (above, below):
+        assert [line.get_label().split(":")[0] for line in axes.lines] == ["RwR = no RwR", "filter"]
 
 
-def test_the_comparison_plot_has_a_point_a_method():
+def test_the_convergence_plot_shows_the_median_over_frames_the_tolerance_and_where_rwr_ends():
+    traces = {"cold": np.array([[1, 2, 9], [0.1, 0.5, 0.2]])}
+    (axes,) = convergence_figure(traces, "relative", "title", tolerance=0.25, rwr_evaluations=2).axes
+    curve, end, tolerance = axes.lines
+    assert curve.get_xdata().tolist() == [1, 2]
+    assert curve.get_ydata().tolist() == [2, 0.2]
+    assert list(end.get_xdata()) == [2, 2]
+    assert list(tolerance.get_ydata()) == [0.25, 0.25]
+
+
+def test_the_comparison_plot_has_a_labelled_point_a_method_and_a_curve_a_filter_on_every_crop():
+    names = ("RwR", "no RwR", "no RwR, One-Euro (min_cutoff 1, beta 0)")
     scores = [
-        MethodScore(name, "original", nme, nmj, nmj, nmj, nmj, nmj, 0.0, 2.0, 1.0)
-        for name, nme, nmj in (("RwR", 2, 90), ("none", 3, 120))
+        MethodScore(name, crop, nme, nmj, nmj, nmj, nmj, nmj, 0.0, 2.0, 1.0)
+        for crop in ("original", "steady")
+        for name, nme, nmj in zip(names, (2, 2, 2.001), (90, 120, 110), strict=True)
     ]
-    (axes,) = comparison_figure(scores, {}, "caption").axes
-    assert [points.get_offsets().tolist() for points in axes.collections] == [[[2, 90]], [[3, 120]]]
+    curve = np.array([[2, 120], [2.1, 80]])
+    figure = comparison_figure(scores, {("original", "One-Euro"): curve}, "title")
+    for axes, crop in zip(figure.axes, ("original", "steady"), strict=True):
+        assert axes.get_title() == f"{crop} crops"
+        assert [points.get_offsets().tolist() for points in axes.collections] == [[[2, 90]], [[2, 120]], [[2.001, 110]]]
+        assert {text.get_text() for text in axes.texts} == {"RwR", "no RwR", "One-Euro", "better"}
+    np.testing.assert_array_equal(figure.axes[0].lines[0].get_xydata(), curve)
+    # A difference of a thousandth is not to look like one.
+    assert np.diff(figure.axes[0].get_xlim()) >= 0.2
