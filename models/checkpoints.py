@@ -150,8 +150,11 @@ def load_checkpoint(path: str | os.PathLike[str], device: str | torch.device = "
 
 def weights_digest(model: LDEQ) -> str:
     """SHA-256 in hexadecimal of what determines the network's values: its weights and its form, not its solver."""
-    config = model.config.to_dict()
-    form = {name: value for name, value in config.items() if name not in ("solver", "gradient", "final_evaluation")}
+    # Without the fields that have their default value, so that a new field changes no digest of an older network.
+    config, default = model.config.to_dict(), LDEQConfig().to_dict()
+    form = {name: value for name, value in config.items() if value != default[name]}
+    for name in ("solver", "gradient", "final_evaluation"):
+        form.pop(name, None)
     digest = hashlib.sha256(json.dumps(form, sort_keys=True).encode())
     for name, tensor in sorted(model.state_dict().items()):
         if tensor.is_floating_point():
