@@ -1,4 +1,4 @@
-"""The network in use. `from inference import FaceLandmarker` is the way in; torch is loaded only when it is asked for."""
+"""The network in use. The way in is `from inference import FaceLandmarker`, which alone loads torch."""
 
 from typing import TYPE_CHECKING, Any
 

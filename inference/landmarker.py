@@ -12,11 +12,12 @@ from PIL import Image
 
 from inference.detector import CenterFaceDetector
 from inference.engines import EngineName, Precision, open_engine
-from inference.faces import Face, FaceTracker
+from inference.faces import FaceTracker
 from inference.network import load_network, resolve_device
 from inference.options import SHIPPED_WEIGHTS
 from inference.pictures import find_faces
 from inference.predictor import LandmarkPredictor
+from inference.results import Face
 from inference.tracker import TRACKING, TrackingConfig
 from utils.errors import InputError
 from utils.images import ColourOrder

@@ -142,7 +142,7 @@ class AnimationWriter:
         quality: Of WebP, 0 to 100.
     """
 
-    def __init__(self, path: Path, rate: float, quality: int = 50):
+    def __init__(self, path: Path, rate: float, quality: int = 42):
         self.aside = Aside(path)
         self.duration = round(1000 / rate)
         self.quality = quality

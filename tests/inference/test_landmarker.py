@@ -21,12 +21,6 @@ def landmarker() -> FaceLandmarker:
     return FaceLandmarker(device="cpu", engine="torch")
 
 
-def points(face) -> np.ndarray:
-    """Whatever form a face has, its landmarks (98, 2)."""
-    landmarks = face.landmarks
-    return landmarks if isinstance(landmarks, np.ndarray) else landmarks.landmarks
-
-
 def test_a_path_an_image_of_pil_and_an_array_give_the_same_landmarks(landmarker):
     array = cv2.imread(str(HOPPER))
     with Image.open(HOPPER) as opened:
@@ -34,8 +28,8 @@ def test_a_path_an_image_of_pil_and_an_array_give_the_same_landmarks(landmarker)
     found = landmarker([str(HOPPER), HOPPER, image, array])
     assert [len(faces) for faces in found] == [1] * 4
     for (face,) in found[1:]:
-        np.testing.assert_allclose(points(face), points(found[0][0]), atol=0.5)
-    np.testing.assert_array_equal(points(landmarker(array)[0]), points(found[3][0]))
+        np.testing.assert_allclose(face.landmarks, found[0][0].landmarks, atol=0.5)
+    np.testing.assert_array_equal(landmarker(array)[0].landmarks, found[3][0].landmarks)
 
 
 def test_the_channels_of_an_array_may_be_in_either_order(landmarker):
@@ -45,13 +39,13 @@ def test_the_channels_of_an_array_may_be_in_either_order(landmarker):
         (face,) = landmarker(np.ascontiguousarray(array[..., ::-1]))
     finally:
         landmarker.colour = "bgr"
-    np.testing.assert_array_equal(points(face), points(landmarker(array)[0]))
+    np.testing.assert_array_equal(face.landmarks, landmarker(array)[0].landmarks)
 
 
 def test_the_landmarks_of_a_sample_face_are_near_the_labels(landmarker):
     line = next(line for line in (SAMPLE / "test.txt").read_text().splitlines() if line.startswith("hopper.jpg "))
     true = 256 * np.array(line.split()[1:], float).reshape(98, 2)
-    error = np.linalg.norm(points(landmarker(HOPPER)[0]) - true, axis=1).mean()
+    error = np.linalg.norm(landmarker(HOPPER)[0].landmarks - true, axis=1).mean()
     assert error < 0.06 * np.linalg.norm(true[60] - true[72])
 
 
@@ -64,7 +58,7 @@ def test_a_face_of_a_video_keeps_its_number_from_a_path_and_from_frames(landmark
     from_path = [faces for faces, _ in zip(landmarker.track(clip), range(4), strict=False)]
     for one, two in zip(from_frames, from_path, strict=True):
         assert [face.number for face in one] == [face.number for face in two] == [0]
-        np.testing.assert_array_equal(points(one[0]), points(two[0]))
+        np.testing.assert_array_equal(one[0].landmarks, two[0].landmarks)
 
 
 def test_no_face_is_an_empty_list(landmarker):
