@@ -53,7 +53,7 @@ def error_curves(nmes: Mapping[str, np.ndarray], title: str, threshold: float = 
     """
     figure = Figure(figsize=(9, 5), layout="constrained")
     axes = figure.add_subplot()
-    colours = matplotlib.colormaps["Dark2"].colors
+    colours = matplotlib.color_sequences["Dark2"]
     left_out = []
     for index, (name, of_list) in enumerate(nmes.items()):
         if of_list.size == 0 or (index > 0 and of_list.size < FEWEST_FACES):

@@ -135,4 +135,4 @@ def write_predictions(path: Path, predictions: Predictions, **indices: np.ndarra
     Raises:
         OutputError: If the file cannot be written.
     """
-    write_arrays(path, **vars(predictions), **indices)
+    write_arrays(path, {**vars(predictions), **indices})

@@ -14,7 +14,7 @@ from utils.drawing import draw_face, draw_rings, draw_text
 from utils.geometry import box_overlap
 from utils.metrics import frame_jitter, nme
 
-COLOURS = (*matplotlib.colormaps["Dark2"].colors, *matplotlib.colormaps["Set1"].colors)
+COLOURS = (*matplotlib.color_sequences["Dark2"], *matplotlib.colormaps["Set1"].colors)
 
 COINCIDE = 1e-3
 """Pixels below which landmarks are the same."""

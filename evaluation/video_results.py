@@ -156,7 +156,7 @@ class VideoResults:
         """
         digest = digest_of(clip)
         for method, of_method in predictions.items():
-            write_arrays(self._path(clip.video_id, method), run=self.run, data=digest, **vars(of_method))
+            write_arrays(self._path(clip.video_id, method), {"run": self.run, "data": digest, **vars(of_method)})
 
     def load(self, clip: Clip, method: Method) -> ClipPredictions:
         """Read what `save` wrote.

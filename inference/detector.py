@@ -108,7 +108,8 @@ class CenterFaceDetector:
 
     def detect(self, frame: np.ndarray) -> np.ndarray:
         """See `FaceDetector`."""
-        longer, found = max(frame.shape[:2]), []
+        longer = max(frame.shape[:2])
+        found: list[np.ndarray] = []
         sides = detection_sides(longer, self.mode, self.min_face)
         for number, side in enumerate(sides):
             finer_asked = number < 2 or self.min_face is not None

@@ -181,8 +181,13 @@ def _cell(value: Any) -> str:
     return "" if value != value else f"{value:.9g}"
 
 
-def write_arrays(path: Path, durable: bool = False, **arrays: Any) -> None:
+def write_arrays(path: Path, arrays: Mapping[str, Any], durable: bool = False) -> None:
     """Write NumPy arrays by their names as a compressed .npz.
+
+    Args:
+        path: File to write.
+        arrays: The arrays by name.
+        durable: See `Aside.commit`.
 
     Raises:
         OutputError: If the file cannot be written.

@@ -140,7 +140,8 @@ def checkpoint(stage: Stage, generator: Generator) -> str:
         save_file(weights, path, metadata={CONFIG_KEY: config})
 
     def use() -> None:
-        output = load_checkpoint(path)(torch.zeros(1, 3, 64, 64))
+        model = load_checkpoint(path)
+        output = model(torch.zeros(1, 3, model.config.image_size, model.config.image_size))
         if not output.keypoints.isfinite().all() and path.read_bytes():
             # A network whose weights are damaged, but finite, may have no finite answer; it has to say so.
             assert output.solution is None or int(output.solution.status[0]) == 2, "not finite, and not said"

@@ -29,7 +29,7 @@ WRITERS = {
     "text": lambda path: write_text(path, "new" * 100_000),
     "json": lambda path: write_json(path, {"new": "new" * 100_000}),
     "csv": lambda path: write_csv(path, {"new": list(range(100_000))}),
-    "npz": lambda path: write_arrays(path, new=np.random.default_rng(0).random(100_000)),
+    "npz": lambda path: write_arrays(path, {"new": np.random.default_rng(0).random(100_000)}),
     "png": lambda path: save_figure(Figure(figsize=(20, 20)), path),
 }
 
