@@ -28,10 +28,11 @@ class LandmarkWriter:
     The file gets its name at the end. What a run has written that fails or is killed is kept aside (`<name>.part`),
     and an older file is as it was.
 
-    A line of JSON has the keys frame, face, box [x1, y1, x2, y2], landmarks [[x, y, uncertainty], ...], evaluations and
-    residual (null for an explicit network), and those of `extra`. A line of CSV has the columns frame, face, x1, y1,
-    x2, y2, evaluations, residual, those of `extra`, and x, y and uncertainty of every landmark, x_0, y_0,
-    uncertainty_0, x_1 and so on. Coordinates and uncertainties are in pixels of the frame.
+    A line of JSON has the keys frame, face, score, box [x1, y1, x2, y2], landmarks [[x, y, uncertainty], ...],
+    evaluations and residual, and those of `extra`. A line of CSV has the columns frame, face, score, x1, y1, x2, y2,
+    evaluations, residual, those of `extra`, and x, y and uncertainty of every landmark, x_0, y_0, uncertainty_0, x_1
+    and so on. Coordinates and uncertainties are in pixels of the frame. What is missing is null, or an empty cell: the
+    score of a box that was given, the residual of an explicit network, the landmarks of a solve that failed.
 
     Args:
         path: The file, .jsonl or .csv.
@@ -53,12 +54,15 @@ class LandmarkWriter:
             self.file = self.aside.part.open("w", encoding="utf-8", newline="")
         if self.as_csv:
             points = [f"{name}_{index}" for index in range(landmarks) for name in ("x", "y", "uncertainty")]
-            self._append(csv_line(["frame", "face", *BOX_COLUMNS, "evaluations", "residual", *self.extra, *points]))
+            self._append(
+                csv_line(["frame", "face", "score", *BOX_COLUMNS, "evaluations", "residual", *self.extra, *points])
+            )
 
     def write(
         self,
         frame: int,
         face: int,
+        score: float,
         box: np.ndarray,
         landmarks: np.ndarray,
         uncertainty: np.ndarray,
@@ -71,6 +75,7 @@ class LandmarkWriter:
         Args:
             frame: Its number, from 0.
             face: Its number.
+            score: Of its detection; NaN where its box was given.
             box: (4,) that it was cropped by.
             landmarks: (K, 2).
             uncertainty: (K,).
@@ -82,16 +87,29 @@ class LandmarkWriter:
             OutputError: If the file cannot be written.
         """
         self.rows += 1
-        points = np.column_stack([landmarks, uncertainty]).round(DECIMALS)
+        known = np.isfinite(uncertainty)
+        points = np.where(known[:, None], np.column_stack([landmarks, uncertainty]).round(DECIMALS), np.nan)
         corners = box.round(DECIMALS).tolist()
         more = {name: extra[name] for name in self.extra}
         if self.as_csv:
             self._append(
-                csv_line([frame, face, *corners, evaluations, residual, *more.values(), *points.ravel().tolist()])
+                csv_line(
+                    [
+                        frame,
+                        face,
+                        round(score, DECIMALS),
+                        *corners,
+                        evaluations,
+                        residual,
+                        *more.values(),
+                        *points.ravel().tolist(),
+                    ]
+                )
             )
             return
-        row = {"frame": frame, "face": face, "box": corners, "landmarks": points.tolist()}
-        row |= {"evaluations": evaluations, "residual": residual if math.isfinite(residual) else None, **more}
+        row = {"frame": frame, "face": face, "score": _or_null(round(score, DECIMALS)), "box": corners}
+        row["landmarks"] = [[_or_null(value) for value in point] for point in points.tolist()]
+        row |= {"evaluations": evaluations, "residual": _or_null(residual), **more}
         self._append(json.dumps(row, allow_nan=False) + "\n")
 
     def _append(self, text: str) -> None:
@@ -111,6 +129,10 @@ class LandmarkWriter:
             self.aside.commit()
         elif self.rows == 0:
             self.aside.discard()
+
+
+def _or_null(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def read_boxes(path: Path) -> dict[int, dict[int, np.ndarray]]:
