@@ -51,7 +51,7 @@ def parse_arguments() -> argparse.Namespace:
     results.add_argument(
         "--compare",
         action="store_true",
-        help="every frame on its own, RwR, and the variant of --rwr_variant side by side, enlarged, with their jitter",
+        help="every frame on its own, RwR as in the paper and RwR with our pull, side by side, with their jitter",
     )
     faces = parser.add_argument_group("where the faces are").add_mutually_exclusive_group()
     faces.add_argument("--boxes", type=Path, metavar="FILE", help="boxes of the faces, .npy or .csv")

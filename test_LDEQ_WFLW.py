@@ -63,6 +63,9 @@ def parse_arguments() -> FaceSettings:
     network.add_argument("--solver", choices=SOLVERS, help="another solver than the checkpoint's")
     network.add_argument("--max_evals", type=evaluation_budget, help="budget of the solver in evaluations of the cell")
     network.add_argument("--tol", type=non_negative_number, help="residual below which a solve has converged")
+    network.add_argument(
+        "--flip", action="store_true", help="take the mean with the landmarks of the mirrored face, at twice the cost"
+    )
     results = parser.add_argument_group("results")
     results.add_argument(
         "--output_folder", type=Path, default=Path("results/wflw"), help="where they go (default: results/wflw)"

@@ -20,6 +20,10 @@ from utils.command_line import evaluation_budget, non_negative_number, positive_
 
 BACKBONES = ("stem", "hrnet_w18", "hrnet_w18_small", "hrnet_mini")
 
+GATES = ("none", "constant", "learned")
+
+INITIAL_PARTS = ("all", "backbone")
+
 
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
@@ -30,13 +34,25 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--preset", choices=PRESETS, default="mini", help="network, and options that are not named")
     parser.add_argument("--backbone", choices=BACKBONES, help="default: the preset's")
     parser.add_argument("--image_size", type=positive_integer, help="side of the network's input, a multiple of 64")
+    parser.add_argument("--gate", choices=GATES, help="how much of its new heatmaps the cell takes")
+    parser.add_argument("--gate_start", type=float, help="that share, or where a learned gate starts")
     parser.add_argument("--max_evals", type=evaluation_budget, help="budget of the network's solver")
     parser.add_argument("--backbone_weights", type=Path, help="ImageNet weights of a published HRNet")
-    parser.add_argument("--initial_weights", type=Path, help="checkpoint to start from; its image size may differ")
+    parser.add_argument(
+        "--initial_weights", type=Path, help="checkpoint to start from; its image size may differ, its gate be absent"
+    )
+    parser.add_argument("--initial_part", choices=INITIAL_PARTS, default="all", help="what to take from it")
     parser.add_argument("--workers", type=worker_count, default=2, help="processes that read and augment faces")
     add_machine_options(parser)
     parser.add_argument(
         "--save_minutes", type=non_negative_number, default=10, help="how often the state is saved within an epoch"
+    )
+    parser.add_argument(
+        "--augmentation",
+        nargs="+",
+        default=(),
+        metavar="NAME=VALUE",
+        help="strengths that differ from training/augmentation_config.py; a range is LOW,HIGH",
     )
     add_options(parser)
     return parser.parse_args()

@@ -29,6 +29,7 @@ class FaceSettings:
         solver: Another solver than the checkpoint's.
         max_evals: Another budget of the solver.
         tol: Another tolerance.
+        flip: Whether the landmarks are the mean with those of the mirrored face.
         output_folder: Where results go.
         plot: How many of the worst and of the median faces are drawn.
     """
@@ -46,6 +47,7 @@ class FaceSettings:
     solver: str | None
     max_evals: int | None
     tol: float | None
+    flip: bool
     output_folder: Path
     plot: int
 

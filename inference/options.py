@@ -19,7 +19,7 @@ SOLVERS = ("fixed_point", "anderson", "broyden")
 
 STOP_RULES = ("sample", "batch")
 
-RWR_VARIANTS = ("faithful", "damped", "steady")
+RWR_VARIANTS = ("faithful", "carried", "damped", "steady")
 
 CROPS = ("original", "exact", "steady")
 

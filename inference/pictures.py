@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -11,11 +12,11 @@ from tqdm import tqdm
 
 from inference.detector import CenterFaceDetector, FaceDetector
 from inference.engines import Engine
-from inference.faces import Face, FollowingRules
+from inference.faces import FollowingRules
 from inference.jobs import DemoSettings, Job
 from inference.landmark_files import LandmarkWriter, read_boxes
 from inference.predictor import LandmarkPredictor
-from inference.results import FaceLandmarks
+from inference.results import Face
 from models.ldeq import LDEQ
 from utils.drawing import draw_faces
 from utils.errors import InputError
@@ -61,40 +62,30 @@ def find_faces(
     rules = rules or FollowingRules()
     bgr = picture if predictor.colour == "bgr" else np.ascontiguousarray(picture[..., ::-1])
     found = detector.detect(bgr)
-    kept: list[tuple[FaceLandmarks, float]] = []
+    kept: list[Face] = []
     for face, score in zip(predict_faces(picture, predictor, found[:, :4]), found[:, 4].tolist(), strict=True):
-        if rules.is_unsure(face) or any(_overlap(face, other) > rules.overlap for other, _ in kept):
+        if rules.is_unsure(face) or any(_overlap(face, other) > rules.overlap for other in kept):
             continue
-        kept.append((face, score))
-    return [Face(number, face, score) for number, (face, score) in enumerate(kept)]
+        kept.append(replace(face, number=len(kept), score=score))
+    return kept
 
 
-def predict_faces(picture: np.ndarray, predictor: LandmarkPredictor, boxes: ArrayLike) -> list[FaceLandmarks]:
+def predict_faces(picture: np.ndarray, predictor: LandmarkPredictor, boxes: ArrayLike) -> list[Face]:
     """Landmarks of the faces in boxes (N, 4), see `LandmarkPredictor`, however many there are."""
     boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
     parts = [boxes[start : start + FACES_TOGETHER] for start in range(0, len(boxes), FACES_TOGETHER)]
-    return [face for part in parts for face in predictor(picture, part)]
+    found = [face for part in parts for face in predictor(picture, part)]
+    return [replace(face, number=number) for number, face in enumerate(found)]
 
 
-def _overlap(face: FaceLandmarks, other: FaceLandmarks) -> float:
+def _overlap(face: Face, other: Face) -> float:
     return box_overlap(landmark_box(face.landmarks), landmark_box(other.landmarks))
 
 
 def write_faces(writer: LandmarkWriter, number: int, faces: list[Face], extra: dict[str, str]) -> None:
     """Write the faces of a frame."""
     for face in faces:
-        found = face.landmarks
-        writer.write(
-            number,
-            face.number,
-            face.score,
-            found.box,
-            found.landmarks,
-            found.uncertainty,
-            found.evaluations,
-            found.residual,
-            **extra,
-        )
+        writer.write(number, face, **extra)
 
 
 def draw(picture: np.ndarray, faces: list[Face], rules: FollowingRules | None = None) -> np.ndarray:
@@ -102,9 +93,9 @@ def draw(picture: np.ndarray, faces: list[Face], rules: FollowingRules | None = 
     rules = rules or FollowingRules()
     return draw_faces(
         picture,
-        [face.landmarks.landmarks for face in faces],
+        [face.landmarks for face in faces],
         numbers=[face.number for face in faces],
-        unsure=[rules.is_unsure(face.landmarks) for face in faces],
+        unsure=[rules.is_unsure(face) for face in faces],
     )
 
 
@@ -143,7 +134,7 @@ def run_pictures(job: Job, model: LDEQ, engine: Engine, settings: DemoSettings) 
                 continue
             faces = find(number, picture)
             write_faces(writer, number, faces, {"image": job.names[number]} if several else {})
-            count, failed = count + len(faces), failed + sum(face.landmarks.failed for face in faces)
+            count, failed = count + len(faces), failed + sum(face.failed for face in faces)
             if not faces:
                 without.append(str(path))
             if not (job.overlays or settings.show):
@@ -168,7 +159,7 @@ def _finder(job: Job, model: LDEQ, engine: Engine, settings: DemoSettings) -> Ca
         def predict(number: int, picture: np.ndarray) -> list[Face]:
             boxes = boxes_of(number, picture)
             found = predict_faces(picture, predictor, list(boxes.values()))
-            return [Face(face, landmarks) for face, landmarks in zip(boxes, found, strict=True)]
+            return [replace(face, number=name) for name, face in zip(boxes, found, strict=True)]
 
         return predict
     detector = CenterFaceDetector("picture", settings.detection_threshold, settings.min_face)

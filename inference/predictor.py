@@ -1,11 +1,14 @@
 """Landmarks of the faces in a picture."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
 from inference.engines import Engine, EngineName, Precision
-from inference.results import FaceLandmarks, to_frame
+from inference.flip import mean_with_mirrored
+from inference.results import Face, to_frame
 from inference.streams import Streams
 from models.ldeq import LDEQ
 from utils.crops import CROP_RULES, CropRule, crop_box
@@ -22,6 +25,8 @@ class LandmarkPredictor:
         crop: how the faces are cut out; the evaluation of raw WFLW has the original's rule.
         engine: see `inference.network.Network`.
         cuda_graphs: see `inference.streams.Streams`.
+        flip: whether the landmarks are the mean with those of the mirrored crop, at twice the cost; all else is that of
+            the crop itself.
     """
 
     def __init__(
@@ -32,12 +37,14 @@ class LandmarkPredictor:
         crop: CropRule = CROP_RULES["exact"],
         engine: EngineName | Engine = "auto",
         cuda_graphs: bool = False,
+        flip: bool = False,
     ):
         self.streams = Streams(model, None, precision=precision, engine=engine, cuda_graphs=cuda_graphs)
         self.colour = colour
         self.crop = crop
+        self.flip = flip
 
-    def __call__(self, image: np.ndarray, boxes: ArrayLike) -> list[FaceLandmarks]:
+    def __call__(self, image: np.ndarray, boxes: ArrayLike) -> list[Face]:
         """Landmarks of the faces in the boxes.
 
         Args:
@@ -53,8 +60,14 @@ class LandmarkPredictor:
         boxes = check_boxes(boxes)
         if not len(boxes):
             return []
-        images, matrices = crop_faces(image, boxes, self.streams.network.config.image_size, self.colour, self.crop)
-        return to_frame(self.streams.step(images, matrices, range(len(boxes))), boxes, matrices)
+        size = self.streams.network.config.image_size
+        images, matrices = crop_faces(image, boxes, size, self.colour, self.crop)
+        results = self.streams.step(images, matrices, range(len(boxes)))
+        if self.flip:
+            mirrored = self.streams.step(images.flip(3), matrices, range(len(boxes)))
+            keypoints = mean_with_mirrored(results.keypoints, mirrored.keypoints, size)
+            results = replace(results, keypoints=keypoints)
+        return to_frame(results, boxes, matrices, range(len(boxes)))
 
 
 def check_boxes(boxes: ArrayLike) -> np.ndarray:

@@ -4,15 +4,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import replace
 from itertools import chain
 
 import numpy as np
 from tqdm import tqdm
 
+from inference.comparison import MethodComparison
 from inference.detector import CenterFaceDetector
 from inference.engines import Engine
-from inference.faces import Face, FaceTracker
+from inference.faces import FaceTracker
 from inference.jobs import DemoSettings, Job
 from inference.landmark_files import LandmarkWriter, read_boxes
 from inference.pictures import (
@@ -25,23 +25,21 @@ from inference.pictures import (
     show,
     write_faces,
 )
+from inference.results import Face
 from inference.streams import RestartRule
-from inference.tracker import BoxTracker, TrackingConfig
+from inference.tracker import TrackingConfig
 from models.ldeq import LDEQ
 from models.rwr import VARIANTS
-from utils.crops import CROP_RULES, CropRule
+from utils.crops import CROP_RULES
 from utils.landmark_groups import NUM_LANDMARKS
 from utils.pipeline import ReadAhead, WriteBehind
-from utils.side_by_side import SideBySide
 from utils.sources import Source, read_frames, read_picture
 from utils.writers import open_writer
 
 FRAMES_AHEAD = 8
 """Frames that may wait to be inferred, and as many to be written."""
 
-ON_ITS_OWN = "every frame on its own"
-
-TITLES = {"faithful": "RwR", "damped": "RwR damped (ours)", "steady": "RwR steady (ours)"}
+Compared = dict[str, dict[int, np.ndarray]]
 
 
 def run_video(job: Job, model: LDEQ, engine: Engine, settings: DemoSettings) -> int:
@@ -54,8 +52,9 @@ def run_video(job: Job, model: LDEQ, engine: Engine, settings: DemoSettings) -> 
     source = job.source
     config = tracking_config(settings)
     find = _finder(job, model, engine, settings, config)
-    others = _other_methods(model, engine, settings, config) if settings.compare else {}
-    comparison = SideBySide([*others, _title(settings)]) if settings.compare else None
+    # On the very crops of the demo, so that nothing but the method differs.
+    exact = config.crop.exact
+    comparison = MethodComparison(model, settings.precision, engine, exact) if settings.compare else None
     numbers, count, failed, started, ended = set(), 0, 0, time.monotonic(), True
     depth = 1 if source.kind == "webcam" else FRAMES_AHEAD
     with ExitStack() as stack:
@@ -63,22 +62,12 @@ def run_video(job: Job, model: LDEQ, engine: Engine, settings: DemoSettings) -> 
         writer = stack.enter_context(LandmarkWriter(job.landmarks, NUM_LANDMARKS, extra))
         overlays = stack.enter_context(open_writer(job.overlays[0], source.rate)) if job.overlays else None
 
-        def finish(number: int, frame: np.ndarray, faces: dict[str, list[Face]]) -> np.ndarray | None:
+        def finish(number: int, frame: np.ndarray, faces: list[Face], compared: Compared) -> np.ndarray | None:
             """Write what was found in a frame, and return the overlay."""
-            found = faces[_title(settings)]
-            write_faces(writer, number, found, {"image": job.names[number]} if extra else {})
-            if comparison:
-                overlay = comparison.draw(
-                    frame,
-                    {
-                        title: {face.number: face.landmarks.landmarks for face in of_method}
-                        for title, of_method in faces.items()
-                    },
-                )
-            elif overlays or settings.show:
-                overlay = draw(frame, found)
-            else:
+            write_faces(writer, number, faces, {"image": job.names[number]} if extra else {})
+            if not (overlays or settings.show or comparison):
                 return None
+            overlay = comparison.pictures.draw(frame, compared) if comparison else draw(frame, faces)
             if overlays:
                 overlays.write(overlay)
             return overlay
@@ -90,18 +79,14 @@ def run_video(job: Job, model: LDEQ, engine: Engine, settings: DemoSettings) -> 
         try:
             for number, frame in enumerate(tqdm(chain([first], frames), total=source.frames, unit="frame")):
                 faces = find(number, frame)
-                boxes = {face.number: face.landmarks.box for face in faces}
-                by_method = {
-                    title: [Face(*found) for found in tracker.step(frame, boxes).items()]
-                    for title, tracker in others.items()
-                }
-                by_method[_title(settings)] = faces
-                count, failed = number + 1, failed + sum(face.landmarks.failed for face in faces)
+                boxes = {face.number: face.box for face in faces}
+                compared = comparison.step(frame, boxes) if comparison else {}
+                count, failed = number + 1, failed + sum(face.failed for face in faces)
                 numbers |= set(boxes)
                 if not settings.show:
-                    behind.put((number, frame, by_method))
+                    behind.put((number, frame, faces, compared))
                 # A window belongs to the main thread.
-                elif show(source.name, finish(number, frame, by_method)):
+                elif show(source.name, finish(number, frame, faces, compared)):
                     ended = False
                     break
         except KeyboardInterrupt:
@@ -112,9 +97,8 @@ def run_video(job: Job, model: LDEQ, engine: Engine, settings: DemoSettings) -> 
     seconds = time.monotonic() - started
     print(f"{counted(len(numbers), 'face')} in {counted(count, 'frame')}, {count / seconds:.1f} frames a second")
     report_no_face([] if numbers else [str(source.paths[0]) if source.paths else source.name], settings)
-    if comparison:
-        for title, meter in comparison.meters.items():
-            print(f"jitter, {title}: {meter.mean:.2f} % of the face")
+    for title, jitter in (comparison.jitter if comparison else {}).items():
+        print(f"jitter, {title}: {jitter:.2f} % of the face")
     return int(report_failed(failed))
 
 
@@ -134,21 +118,6 @@ def tracking_config(settings: DemoSettings) -> TrackingConfig:
         restart=RestartRule() if settings.restart else None,
         crop=CROP_RULES["exact" if settings.cropped else settings.crop],
     )
-
-
-def _title(settings: DemoSettings) -> str:
-    return TITLES[settings.rwr_variant]
-
-
-def _other_methods(
-    model: LDEQ, engine: Engine, settings: DemoSettings, config: TrackingConfig
-) -> dict[str, BoxTracker]:
-    """What is shown beside the chosen variant, on its very crops, so that nothing else differs."""
-    config = replace(config, crop=CropRule(exact=config.crop.exact))
-    others = {ON_ITS_OWN: BoxTracker(model, replace(config, rwr=None), engine=engine)}
-    if settings.rwr_variant != "faithful":
-        others[TITLES["faithful"]] = BoxTracker(model, replace(config, rwr=VARIANTS["faithful"]), engine=engine)
-    return others
 
 
 def _finder(

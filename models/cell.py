@@ -1,5 +1,6 @@
 """The landmark head: an hourglass that maps heatmaps and the injection to new heatmaps, z -> f(z, x)."""
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -9,7 +10,7 @@ from torch.nn import functional as F
 
 from models.blocks import ConvBlock, NormFactory
 from models.config import LDEQConfig
-from models.heatmaps import normalise_heatmaps
+from models.heatmaps import MASS_FLOOR, normalise_heatmaps, soft_argmax
 
 
 class HourglassDown(nn.Module):
@@ -64,8 +65,37 @@ class Hourglass(nn.Module):
         return features
 
 
+class LearnedGate(nn.Module):
+    """How much of its new heatmap a channel of the state takes, by what the cell sees and by how far the new one is.
+
+    g = sigmoid(a + b log(1 + (d / u)^2)): a is a 1x1 convolution of the hourglass's features, averaged under the new
+    heatmap; d is the distance of the soft-argmax of the new heatmap from that of the old, and u the new one's standard
+    deviation. A state of zeros is far from every landmark, so that it is forgotten at once.
+
+    Args:
+        width: channels of the features.
+        channels: Z, of the state.
+        start: g before training where d is zero.
+    """
+
+    def __init__(self, width: int, channels: int, start: float):
+        super().__init__()
+        self.sight = nn.Conv2d(width, channels, 1)
+        self.release = nn.Parameter(torch.full((channels,), 2.0))
+        nn.init.zeros_(self.sight.weight)
+        nn.init.constant_(self.sight.bias, math.log(start / (1 - start)))
+
+    def forward(self, z: Tensor, heatmaps: Tensor, features: Tensor) -> Tensor:
+        """Old and new heatmaps (B, Z, H, W), features (B, width, H, W) -> g (B, Z, 1, 1)."""
+        mass = heatmaps.sum(dim=(2, 3)).clamp_min(MASS_FLOOR)
+        seen = (self.sight(features) * heatmaps).sum(dim=(2, 3)) / mass
+        (old, _), (new, deviation) = soft_argmax(z), soft_argmax(heatmaps)
+        distance = (new - old).square().sum(dim=2) / deviation.square()
+        return torch.sigmoid(seen + self.release * torch.log1p(distance))[:, :, None, None]
+
+
 class Cell(nn.Module):
-    """f(z, x): 1x1 block on [z, x], hourglass, 1x1 convolution to the state, heatmap normalisation."""
+    """f(z, x): 1x1 block on [z, x], hourglass, 1x1 convolution to the state, heatmap normalisation, gate if any."""
 
     def __init__(self, config: LDEQConfig):
         super().__init__()
@@ -79,6 +109,12 @@ class Cell(nn.Module):
         self.fuse = ConvBlock(config.state_channels + config.injection_channels, config.cell_width, 1, norm)
         self.hourglass = Hourglass(config.cell_widths, norm)
         self.head = nn.Conv2d(config.cell_width, config.state_channels, 1)
+        self.constant_gate = config.gate_start if config.gate == "constant" else None
+        self.gate = (
+            LearnedGate(config.cell_width, config.state_channels, config.gate_start)
+            if config.gate == "learned"
+            else None
+        )
 
     def embed(self, injection: Tensor) -> Tensor:
         """The part of the first convolution that sees only the injection, bias included; once per solve.
@@ -106,4 +142,8 @@ class Cell(nn.Module):
         features = self.hourglass(self.fuse.norm(self.fuse.activation(mixed)))
         # In bfloat16 the head would round every heatmap to 8 bits, and the residual could not fall below that.
         with torch.autocast(z.device.type, enabled=False):
-            return normalise_heatmaps(self.head(features.to(z.dtype)), self.normalisation, self.beta)
+            features = features.to(z.dtype)
+            heatmaps = normalise_heatmaps(self.head(features), self.normalisation, self.beta)
+            if self.gate is not None:
+                return torch.lerp(z, heatmaps, self.gate(z, heatmaps, features))
+            return heatmaps if self.constant_gate is None else torch.lerp(z, heatmaps, self.constant_gate)

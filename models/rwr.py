@@ -69,10 +69,12 @@ class RwRConfig:
 
 VARIANTS: dict[str, RwRConfig] = {
     "faithful": RwRConfig(),
+    "carried": RwRConfig(carry="crop"),
     "damped": RwRConfig(pull=0.3),
     "steady": RwRConfig(carry="face", follow=0.5, pull=0.4, release=0.5),
 }
-"""RwR of the original release; with a constant pull; and the steadiest that costs no accuracy (see the README)."""
+"""RwR of the original release; the same with the state moved as the crop moves; with a constant pull; and the steadiest
+that costs no accuracy (see the README)."""
 
 
 @dataclass(frozen=True, eq=False)

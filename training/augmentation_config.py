@@ -1,5 +1,6 @@
 """Strength of every part of the training augmentation."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -148,6 +149,28 @@ class AugmentationConfig:
     jpeg_quality: tuple[float, float] = (15.0, 85.0)
     picture_edge_probability: float = 0.05
     picture_edge: tuple[float, float] = (0.02, 0.2)
+
+    @classmethod
+    def parse(cls, texts: Sequence[str]) -> "AugmentationConfig":
+        """The defaults with some options changed, each NAME=VALUE; a range is VALUE,VALUE.
+
+        Raises:
+            OptionError: An unknown option, or a value that is not numbers or out of its bounds.
+        """
+        defaults = {field.name: field.default for field in fields(cls)}
+        changes = {}
+        for text in texts:
+            name, _, value = text.partition("=")
+            try:
+                numbers = tuple(float(number) for number in value.split(","))
+            except ValueError as error:
+                raise OptionError(f"augmentation option {text!r}: must be NAME=VALUE or NAME=VALUE,VALUE") from error
+            if name not in defaults:
+                raise OptionError(f"unknown augmentation option {name!r}; training/augmentation_config.py lists them")
+            whole = isinstance(np.atleast_1d(defaults[name])[0], np.integer)
+            numbers = tuple(int(number) for number in numbers) if whole else numbers
+            changes[name] = numbers if len(numbers) > 1 else numbers[0]
+        return cls(**changes)
 
     def __post_init__(self) -> None:
         for field in fields(self):

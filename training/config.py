@@ -17,6 +17,8 @@ Precision = Literal["fp32", "bf16"]
 
 PairCarry = Literal["unchanged", "crop"]
 
+InitialPart = Literal["all", "backbone"]
+
 
 MOST_STEPS = 1_000_000_000
 
@@ -99,7 +101,7 @@ class TrainingConfig:
         if self.max_depth < self.min_depth:
             raise OptionError(f"--max_depth must be at least --min_depth {self.min_depth}, not {self.max_depth}")
         if self.pair_probability and self.gradient != "jfb":
-            raise OptionError(f"--pair_probability needs --gradient jfb, not {self.gradient}")
+            raise OptionError(f"--pair_probability must be 0 with --gradient {self.gradient}; pairs need jfb")
         if self.samples_per_epoch < self.batch_size:
             raise OptionError(f"--samples_per_epoch must be at least --batch_size {self.batch_size}")
 
@@ -120,9 +122,13 @@ class RunOptions:
         preset: network that the named options change.
         backbone: None for the preset's.
         image_size: side of the network's input; None for the preset's.
+        gate: how much of its new heatmaps the cell takes; None for the preset's.
+        gate_start: that share, or where a learned gate starts; None for the preset's.
         max_evals: budget of the network's solver; None for the preset's.
         backbone_weights: ImageNet weights of a published HRNet.
         initial_weights: checkpoint to start from.
+        initial_part: what is taken from it.
+        augmentation: strengths of the augmentation that differ from the defaults, each NAME=VALUE.
         workers: processes that read and augment faces.
         device: see `inference.network.resolve_device`.
         precision: see `inference.network.autocast`.
@@ -135,19 +141,31 @@ class RunOptions:
     preset: str = "mini"
     backbone: str | None = None
     image_size: int | None = None
+    gate: str | None = None
+    gate_start: float | None = None
     max_evals: int | None = None
     backbone_weights: Path | None = None
     initial_weights: Path | None = None
+    initial_part: InitialPart = "all"
+    augmentation: tuple[str, ...] = ()
     workers: int = 2
     device: str = "auto"
     precision: Precision = "fp32"
     save_minutes: float = 10
 
 
+# What docs/depth.md found: pairs of views, which with a gate make the state a memory.
+_MEMORY: dict[str, Any] = {
+    "min_depth": 1,
+    "warm_start_probability": 0.1,
+    "pair_probability": 0.33,
+    "jitter_weight": 1.0,
+}
+
 PRESETS: dict[str, TrainingConfig] = {
-    # The shipped weights took these samples in three stages, see weights/README.md.
-    "mini": TrainingConfig(epochs=38, samples_per_epoch=7488, batch_size=16, warm_up=0.02, max_depth=3),
-    "paper": TrainingConfig(epochs=120, samples_per_epoch=7500, batch_size=32, learning_rate=1e-3, max_depth=8),
+    # The shipped weights took these samples in several stages, see weights/README.md.
+    "mini": TrainingConfig(epochs=60, samples_per_epoch=7488, warm_up=0.02, max_depth=4, **_MEMORY),
+    "paper": TrainingConfig(epochs=120, samples_per_epoch=7500, max_depth=8, **_MEMORY),
 }
 
 

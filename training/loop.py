@@ -69,7 +69,7 @@ def train(options: RunOptions, config: TrainingConfig) -> None:
 
     torch.manual_seed(config.seed)
     model = build_network(options, config).to(process.device, memory_format=torch.channels_last)
-    augmentation = AugmentationConfig()
+    augmentation = AugmentationConfig.parse(options.augmentation)
     samples, sampler = make_samples(setting, Augmentation(augmentation, model.config.image_size))
     validation = WFLWCrops(read_faces(options.dataset_path, config.validation_split), model.config.image_size)
 

@@ -8,7 +8,7 @@ from models import LDEQ, load_checkpoint
 from models.backbones.hrnet import load_backbone_weights
 from models.config import PRESETS as NETWORKS
 from models.deq import GradientConfig
-from training.config import RunOptions, TrainingConfig
+from training.config import InitialPart, RunOptions, TrainingConfig
 from utils.errors import CheckpointError, OptionError
 
 
@@ -20,7 +20,7 @@ def build_network(options: RunOptions, config: TrainingConfig) -> LDEQ:
         CheckpointError: the weights are of another network.
     """
     network = NETWORKS[options.preset]
-    named = {"backbone": options.backbone, "image_size": options.image_size}
+    named = {name: getattr(options, name) for name in ("backbone", "image_size", "gate", "gate_start")}
     changes: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
     solver = replace(network.solver, max_evals=options.max_evals) if options.max_evals else network.solver
     gradient = GradientConfig(rule=config.gradient, phantom_steps=config.phantom_steps)
@@ -31,10 +31,25 @@ def build_network(options: RunOptions, config: TrainingConfig) -> LDEQ:
         load_backbone_weights(model.backbone, options.backbone_weights)
     if options.initial_weights:
         try:
-            model.load_state_dict(load_checkpoint(options.initial_weights).state_dict())
+            load_part(model, load_checkpoint(options.initial_weights), options.initial_part)
         except RuntimeError as error:
             raise CheckpointError(f"{options.initial_weights}: another network than the run's ({error})") from error
     return model
+
+
+def load_part(model: LDEQ, source: LDEQ, part: InitialPart) -> None:
+    """Copy the weights of another network, or those of its backbone ("backbone"); a gate it lacks keeps its own.
+
+    Raises:
+        RuntimeError: the other weights do not fit.
+    """
+    weights = source.state_dict()
+    if part == "backbone":
+        weights = {name: value for name, value in weights.items() if name.startswith("backbone.")}
+    fresh = ("cell.",) if part == "backbone" else ("cell.gate.",)
+    kept = model.state_dict()
+    weights |= {name: value for name, value in kept.items() if name.startswith(fresh) and name not in weights}
+    model.load_state_dict(weights)
 
 
 def parameter_groups(model: LDEQ, weight_decay: float) -> list[dict]:

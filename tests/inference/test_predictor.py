@@ -4,8 +4,10 @@ import pytest
 import torch
 from small_networks import small_model
 
+from inference.flip import mean_with_mirrored
 from inference.predictor import LandmarkPredictor
 from utils.crops import CropRule, crop_box
+from utils.geometry import transform_points
 from utils.images import to_network_input
 
 GENERATOR = np.random.default_rng(0)
@@ -57,6 +59,19 @@ def test_an_explicit_network_has_no_residual():
     (found,) = LandmarkPredictor(small_model(mode="explicit"))(PICTURE, BOXES[:1])
     assert np.isnan(found.residual)
     assert found.evaluations == 2
+
+
+def test_flip_is_the_mean_with_the_mirrored_crop():
+    model = small_model(landmarks=98)
+    (found,) = LandmarkPredictor(model, flip=True)(PICTURE, BOXES[:1])
+    (plain,) = LandmarkPredictor(model)(PICTURE, BOXES[:1])
+    crop, matrix = crop_box(PICTURE[..., ::-1], BOXES[0], 64, exact=True)
+    with torch.inference_mode():
+        first, second = (model(to_network_input(view.copy())[None]).keypoints for view in (crop, crop[:, ::-1]))
+    mean = mean_with_mirrored(first[0].double().numpy(), second[0].double().numpy(), 64)
+    np.testing.assert_allclose(found.landmarks, transform_points(mean, matrix, inverse=True), atol=1e-3)
+    assert np.abs(found.landmarks - plain.landmarks).max() > 0.1
+    np.testing.assert_array_equal(found.uncertainty, plain.uncertainty)
 
 
 def test_no_boxes_are_no_faces():

@@ -1,10 +1,11 @@
 import pytest
 import torch
-from small_networks import small_config, small_model
+from small_networks import random_images, small_config, small_model
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.cell import Cell
+from models.cell import Cell, LearnedGate
+from models.deq import repeat
 
 
 def random_inputs(cell: Cell, size: int = 16, batch: int = 2) -> tuple[Tensor, Tensor]:
@@ -149,3 +150,51 @@ def test_a_learned_beta_enters_as_its_softplus():
     )
     z, injection = random_inputs(learned)
     torch.testing.assert_close(learned(z, learned.embed(injection)), fixed(z, fixed.embed(injection)))
+
+
+@torch.no_grad()
+def test_a_constant_gate_takes_its_share_of_the_new_heatmaps():
+    plain, damped = small_model().cell, small_model(gate="constant", gate_start=0.3).cell
+    z, injection = random_inputs(plain)
+    embedded = plain.embed(injection)
+    torch.testing.assert_close(damped(z, embedded), 0.7 * z + 0.3 * plain(z, embedded))
+
+
+def peaks(columns: list[int]) -> Tensor:
+    """(1, K, 16, 16) heatmaps: Gaussian peaks of standard deviation 1 in row 8."""
+    x, y = torch.arange(16.0), torch.arange(16.0)[:, None]
+    return torch.stack([torch.exp(-((x - column) ** 2 + (y - 8) ** 2) / 2) for column in columns])[None]
+
+
+@torch.no_grad()
+def test_a_learned_gate_starts_as_told_and_opens_with_the_distance():
+    gate = LearnedGate(4, 3, start=0.6)
+    g = gate(peaks([5, 6, 8]), peaks([5, 5, 5]), torch.randn(1, 4, 16, 16))
+    assert g.shape == (1, 3, 1, 1)
+    # odds 0.6 / 0.4, times (1 + d^2)^2 for a standard deviation of 1
+    expected = [odds / (1 + odds) for odds in (1.5, 1.5 * 2**2, 1.5 * 10**2)]
+    torch.testing.assert_close(g.flatten(), torch.tensor(expected), atol=2e-3, rtol=0)
+    assert gate(torch.zeros(1, 3, 16, 16), peaks([5, 5, 5]), torch.zeros(1, 4, 16, 16)).min() > 0.99
+
+
+@torch.no_grad()
+def test_a_learned_gate_sees_the_features_under_the_new_heatmap():
+    gate = LearnedGate(1, 2, start=0.5)
+    gate.sight.weight.fill_(3.0)
+    features = torch.zeros(1, 1, 16, 16)
+    features[..., :8] = 1  # the first peak lies on the ones, the second beside them
+    g = gate(peaks([3, 13]), peaks([3, 13]), features).flatten()
+    torch.testing.assert_close(g, torch.tensor([3.0, 0.0]).sigmoid(), atol=1e-3, rtol=0)
+
+
+@torch.no_grad()
+def test_a_gate_keeps_the_fixed_point_and_makes_it_last():
+    plain = small_model()
+    gated = small_model(gate="learned", gate_start=0.4)
+    gated.load_state_dict(plain.state_dict(), strict=False)
+    embedded = plain.embed(random_images(2))
+    fixed_point = repeat(lambda z: plain.cell(z, embedded), plain.initial_state(embedded), 60)
+    torch.testing.assert_close(gated.cell(fixed_point, embedded), fixed_point, atol=1e-5, rtol=0)
+    moved = fixed_point + 1e-3 * torch.randn_like(fixed_point)
+    ratio = (gated.cell(moved, embedded) - fixed_point).norm() / (moved - fixed_point).norm()
+    assert 0.5 < ratio < 0.7

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from utils.metrics import video_nme
-from utils.side_by_side import PANEL_SIDE
 
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "datasets" / "sample"
@@ -197,8 +196,11 @@ def test_side_by_side_has_three_panels_and_names_their_jitters(tmp_path):
     write_clip(tmp_path / "clip.avi", frames_of(CLIP)[:12])
     done = demo("clip.avi", "--compare", "--boxes", "boxes.npy", "--save", "three.mp4", folder=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert frames_of(tmp_path / "three.mp4")[0].shape[1] == 3 * PANEL_SIDE
-    assert all(f"jitter, {name}:" in done.stdout for name in ("every frame on its own", "RwR", "RwR steady (ours)"))
+    assert frames_of(tmp_path / "three.mp4")[0].shape[1] == 3 * 256
+    assert all(
+        f"jitter, {name}:" in done.stdout
+        for name in ("every frame on its own", "RwR as in the paper", "RwR with our pull (steady)")
+    )
 
 
 @pytest.mark.parametrize(

@@ -418,6 +418,20 @@ def test_wrong_option_is_an_error_that_names_it(option, value):
         AugmentationConfig(**{option: value})
 
 
+def test_options_are_read_from_text():
+    parsed = AugmentationConfig.parse(["hue=0.06", "gamma=0.5,2", "posterise_levels=3,4", "occlusion_count=3"])
+    assert parsed == AugmentationConfig(hue=0.06, gamma=(0.5, 2.0), posterise_levels=(3, 4), occlusion_count=3)
+    assert type(parsed.occlusion_count) is int
+    for text, message in (
+        ("hues=1", "unknown .* 'hues'"),
+        ("hue=red", "'hue=red'"),
+        ("hue", "'hue'"),
+        ("hue=1", "hue"),
+    ):
+        with pytest.raises(OptionError, match=message):
+            AugmentationConfig.parse([text])
+
+
 def test_unusable_face_is_an_error():
     augmentation, generator = Augmentation(OFF, SIZE), np.random.default_rng(0)
     image, landmarks = texture(), schematic_face()

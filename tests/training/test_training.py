@@ -15,12 +15,12 @@ import train_LDEQ_WFLW
 import training.config
 from models import LDEQ
 from models.config import PRESETS as NETWORKS
-from models.config import Backbone
+from models.config import Backbone, Gate
 from models.rwr import carry_state
-from training.config import PRESETS, TrainingConfig, add_options, from_options
+from training.config import PRESETS, InitialPart, TrainingConfig, add_options, from_options
 from training.log import append_row, plot_curves
 from training.losses import NARROWEST_HEATMAP, TYPICAL_FACE, face_size, jacobian_penalty, jitter_loss, landmark_loss
-from training.network import learning_rate_factor
+from training.network import learning_rate_factor, load_part
 from training.step import StepPlan, TrainingStep, draw_plan, is_pair_step, warp_state
 from utils.errors import OptionError
 
@@ -239,7 +239,7 @@ def test_an_option_out_of_range_is_named(option):
 def test_options_that_do_not_go_together_are_named():
     with pytest.raises(ValueError, match=r"--max_depth .* --min_depth"):
         parse("--min_depth=3", "--max_depth=2")
-    with pytest.raises(ValueError, match=r"--pair_probability .* ift"):
+    with pytest.raises(ValueError, match=r"--pair_probability must be 0 .* ift"):
         parse("--pair_probability=0.5", "--gradient=ift")
 
 
@@ -254,9 +254,27 @@ def test_a_value_of_another_type_is_named(name, value):
 
 def test_the_command_line_offers_what_the_registries_know():
     assert get_args(Backbone) == train_LDEQ_WFLW.BACKBONES
+    assert get_args(Gate) == train_LDEQ_WFLW.GATES
+    assert get_args(InitialPart) == train_LDEQ_WFLW.INITIAL_PARTS
     assert get_args(models.deq.GradientRule) == get_args(training.config.GradientRule)
     assert get_args(inference.network.Precision) == get_args(training.config.Precision)
     assert PRESETS.keys() == NETWORKS.keys()
+
+
+def test_a_run_starts_from_a_network_without_a_gate_or_from_its_backbone_alone():
+    source, other = small_model(seed=1), small_model(seed=2, gate="learned")
+    own = {name: value.clone() for name, value in other.state_dict().items()}
+    load_part(other, source, "backbone")
+    assert all(
+        torch.equal(value, source.state_dict()[name] if name.startswith("backbone.") else own[name])
+        for name, value in other.state_dict().items()
+    )
+    load_part(other, source, "all")
+    assert all(
+        torch.equal(value, source.state_dict().get(name, own[name])) for name, value in other.state_dict().items()
+    )
+    with pytest.raises(RuntimeError, match="gate"):
+        load_part(source, other, "all")
 
 
 def test_the_log_replaces_epochs_that_are_done_again_and_draws_its_curves(tmp_path):

@@ -175,3 +175,11 @@ def test_a_folder_that_cannot_be_made_is_refused(prepare, tmp_path: Path):
         with pytest.raises(OutputError, match="cannot be written"):
             prepare(tmp_path / name)
     assert (tmp_path / "file").read_text() == "old"
+
+
+def test_a_figure_of_photographs_stays_small(tmp_path: Path):
+    figure = Figure(figsize=(6, 6))
+    picture = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    figure.add_subplot().imshow(picture, interpolation="bicubic")
+    save_figure(figure, tmp_path / "photographs.png")
+    assert (tmp_path / "photographs.png").stat().st_size <= 300_000

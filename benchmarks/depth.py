@@ -1,0 +1,110 @@
+"""Does depth pay, does memory: short trainings that differ in one thing, and what their fixed points do.
+
+python benchmarks/depth.py --faces FACES --clips WFLW_V --initial_weights W --output_folder runs/depth
+python benchmarks/depth.py ... --only "depth 0-4" "gate, pairs" --only_report
+
+FACES is a folder of faces in the format of WFLW with the lists `train` and `test`, WFLW_V one of clips. Every run
+begins with the backbone of W and a fresh cell at 64 pixels and sees as many samples. Its folder gets weights and
+measurements.json; the output folder gets table.md and curves.png. Runs that have been measured are not run again.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    # A script's own folder comes first on the path, and there `solvers` would be the benchmark of that name.
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from inference.options import SHIPPED_WEIGHTS
+from utils.command_line import positive_integer, run
+
+ROOT = Path(__file__).resolve().parents[1]
+IMAGE_SIZE = 64
+MEASUREMENTS = "measurements.json"
+PAIRS = ("--min_depth", "1", "--pair_probability", "0.4", "--jitter_weight", "2", "--warm_start_probability", "0")
+GATE = ("--gate", "learned", "--gate_start", "0.5")
+RUNS: dict[str, tuple[str, ...]] = {
+    "depth 0-4": (),
+    "depth 2-8": ("--min_depth", "2", "--max_depth", "8"),
+    "depth 8": ("--min_depth", "8", "--max_depth", "8"),
+    "depth 2-8, 2 tracked": ("--min_depth", "2", "--max_depth", "8", "--phantom_steps", "2"),
+    "depth 2-8, 4 tracked": ("--min_depth", "2", "--max_depth", "8", "--phantom_steps", "4"),
+    "ift": ("--gradient", "ift"),
+    "damped 0.5": ("--gate", "constant", "--gate_start", "0.5"),
+    "pairs, jitter 0.5": (*PAIRS, "--jitter_weight", "0.5"),
+    "pairs, jitter 2": PAIRS,
+    "pairs, crop": (*PAIRS, "--pair_carry", "crop"),
+    "damped 0.7, pairs": ("--gate", "constant", "--gate_start", "0.7", *PAIRS),
+    "gate": GATE,
+    "gate, pairs": (*GATE, *PAIRS),
+    "gate, pairs, crop": (*GATE, *PAIRS, "--pair_carry", "crop"),
+}
+"""Options of each run beside the common ones, which track one evaluation by `jfb` after 0 to 4 untracked ones."""
+COMMON = (
+    *("--gate", "none", "--pair_probability", "0", "--warm_start_probability", "0.3", "--min_depth", "0"),
+    *("--pose_boost", "10"),
+    *("--preset", "mini", "--image_size", str(IMAGE_SIZE), "--initial_part", "backbone", "--max_depth", "4"),
+    *("--epochs", "1", "--batch_size", "16", "--learning_rate", "1e-3", "--warm_up", "0.05", "--ema_decay", "0.99"),
+)
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--faces", type=Path, required=True)
+    parser.add_argument("--clips", type=Path, required=True)
+    parser.add_argument("--initial_weights", type=Path, default=SHIPPED_WEIGHTS)
+    parser.add_argument("--samples", type=positive_integer, default=6400, help="of each run")
+    parser.add_argument("--only", nargs="+", choices=RUNS, default=list(RUNS), metavar="RUN")
+    parser.add_argument("--only_report", action="store_true", help="table and curves of what has been measured")
+    parser.add_argument("--output_folder", type=Path, default=Path("runs/depth"))
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Train, measure, report."""
+    args = parse_arguments()
+    import torch
+
+    from benchmarks.depth_measurements import draw, measure_clips, measure_faces, table
+    from datasets.clip_stream import TimeStep, stream_crops
+    from datasets.wflw_v import list_clips
+    from models import load_checkpoint
+
+    torch.set_num_threads(1)
+    clips = list_clips(args.clips, "all").clips
+    steps: list[TimeStep] = []
+    for name in args.only if not args.only_report else ():
+        folder = args.output_folder / name.replace(", ", "_").replace(" ", "_")
+        if (folder / MEASUREMENTS).exists():
+            continue
+        train(folder, RUNS[name], args)
+        steps = steps or list(stream_crops(clips, len(clips), IMAGE_SIZE))
+        model = load_checkpoint(folder / "weights.safetensors").to(memory_format=torch.channels_last)
+        measured = {"name": name, **measure_faces(model, args.faces), **measure_clips(model, clips, steps)}
+        (folder / MEASUREMENTS).write_text(json.dumps(measured, indent=2) + "\n", encoding="utf-8")
+        print(json.dumps(measured), flush=True)
+    found = {
+        measured["name"]: measured
+        for path in args.output_folder.glob(f"*/{MEASUREMENTS}")
+        for measured in [json.loads(path.read_text(encoding="utf-8"))]
+    }
+    rows = [found[name] for name in RUNS if name in found]
+    (args.output_folder / "table.md").write_text(table(rows), encoding="utf-8")
+    print(table(rows))
+    draw(rows, args.output_folder / "curves.png")
+
+
+def train(folder: Path, options: tuple[str, ...], args: argparse.Namespace) -> None:
+    """One run, as from the command line."""
+    command = [sys.executable, ROOT / "train_LDEQ_WFLW.py", "--dataset_path", args.faces, "--output_folder", folder]
+    command += ["--initial_weights", args.initial_weights, "--samples_per_epoch", args.samples, "--workers", 0]
+    command += ["--resume"] if (folder / "state.pt").exists() else []
+    subprocess.run([*map(str, command), *COMMON, *options], check=True, cwd=ROOT)
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

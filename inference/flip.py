@@ -1,0 +1,37 @@
+"""The mean of the landmarks of a picture and of its mirror image."""
+
+import numpy as np
+
+from utils.errors import OptionError
+from utils.landmark_groups import FLIP_PERMUTATION
+
+
+def mirror_landmarks(landmarks: np.ndarray, size: int) -> np.ndarray:
+    """Landmarks of the mirrored picture, each under the name of its mirror partner.
+
+    Args:
+        landmarks: (..., 98, 2) x, y in [0, 1]: pixel (column, row) is at (column / size, row / size).
+        size: side of the picture in pixels.
+
+    Raises:
+        OptionError: not the 98 landmarks of WFLW, whose mirror partners are known.
+    """
+    if landmarks.shape[-2] != len(FLIP_PERMUTATION):
+        raise OptionError(
+            f"the mean with the mirrored face needs the {len(FLIP_PERMUTATION)} landmarks of WFLW; this network has "
+            f"{landmarks.shape[-2]}"
+        )
+    mirrored = landmarks[..., FLIP_PERMUTATION, :].copy()
+    mirrored[..., 0] = (size - 1) / size - mirrored[..., 0]
+    return mirrored
+
+
+def mean_with_mirrored(landmarks: np.ndarray, of_mirrored: np.ndarray, size: int) -> np.ndarray:
+    """Mean of the landmarks of a picture and, taken back, of those that were found in its mirror image.
+
+    Args:
+        landmarks: (..., 98, 2) in the picture, as `mirror_landmarks` has them.
+        of_mirrored: (..., 98, 2) in the mirrored picture.
+        size: side of the picture in pixels.
+    """
+    return (landmarks + mirror_landmarks(of_mirrored, size)) / 2
