@@ -284,7 +284,7 @@ def with_68_landmarks(path: Path) -> None:
 @pytest.mark.parametrize(
     ("write", "message"),
     [
-        (lambda path: None, "No such file"),
+        (lambda path: None, "no such file; give a checkpoint"),
         (truncated, "truncated"),
         (pickle_of_other_classes, "Fraction"),
         (without_some_weights, "1 weights are missing, the first: backbone.block1.conv.weight"),
