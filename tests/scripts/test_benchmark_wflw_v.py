@@ -468,7 +468,7 @@ def test_filters_are_tuned_on_the_clips_of_a_file(clips, evaluation, tmp_path):
         (("--rwr", "false", "--compare"), EXPLICIT, "an explicit network has no fixed point"),
         (("--compare", "--tuning_ids", "x"), None, "--tuning_ids: landmarks/x.npy: no such file"),
         (("--compare", "--tuning_ids", "a", "b", "c", "d"), None, "no clip is left to evaluate"),
-        ((), Path("gone.safetensors"), "gone.safetensors: the checkpoint cannot be read"),
+        ((), Path("gone.safetensors"), "gone.safetensors: no such file; give a checkpoint"),
     ],
 )
 def test_an_option_that_cannot_be_had_is_one_error(options, weights, message, clips, network, evaluation, capfd):
