@@ -27,11 +27,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
 from tqdm import tqdm
 
 from datasets.wflw import NUM_LANDMARKS
-from inference.detector import PICTURE_SIDE, VIDEO_SIDE, CenterFaceDetector
+from inference.detector import CenterFaceDetector, DetectionMode
 from inference.faces import Face, FaceTracker
 from inference.landmark_files import LandmarkWriter, read_boxes
 from inference.network import load_network, resolve_device
@@ -102,7 +101,6 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> int:
     """Run the demo; returns the exit status."""
     args = parse_arguments()
-    torch.backends.cudnn.allow_tf32 = False
     silence_opencv()
     if args.show and not has_display():
         raise InputError("--show: there is no display here; use --save")
@@ -144,7 +142,7 @@ def check_save_path(path: Path, source: Source) -> None:
 def run_pictures(source: Source, model: LDEQ, writer: LandmarkWriter, args: argparse.Namespace) -> int:
     """Pictures, each on its own; those that do not decode are reported. Returns the exit status."""
     predictor = LandmarkPredictor(model, args.precision)
-    boxes_of = make_boxes(args, PICTURE_SIDE)
+    boxes_of = make_boxes(args, "picture")
     broken, without, count = [], 0, 0
     for number, path in enumerate(tqdm(source.paths, unit="picture", disable=len(source.paths) == 1)):
         try:
@@ -223,14 +221,14 @@ def video_frames(source: Source) -> Iterator[np.ndarray]:
         yield from read_frames(source)
 
 
-def make_boxes(args: argparse.Namespace, side: int) -> Callable[[int, np.ndarray], dict[int, np.ndarray]]:
+def make_boxes(args: argparse.Namespace, mode: DetectionMode) -> Callable[[int, np.ndarray], dict[int, np.ndarray]]:
     """What gives the boxes of a single picture, by the number of the face: the user, the whole picture, a detector."""
     if args.boxes:
         given = read_boxes(args.boxes)
         return lambda number, picture: given.get(number, {})
     if args.cropped:
         return lambda number, picture: {0: whole_picture_box(picture)}
-    detector = CenterFaceDetector(side)
+    detector = CenterFaceDetector(mode)
     return lambda number, picture: dict(enumerate(detector.detect(picture)[:, :4]))
 
 
@@ -239,9 +237,9 @@ def make_finder(model: LDEQ, args: argparse.Namespace) -> Callable[[int, np.ndar
 
     tracker = FaceTracker(model, tracking_config(args), precision=args.precision)
     if not (args.boxes or args.cropped):
-        tracker.detector = CenterFaceDetector(VIDEO_SIDE)
+        tracker.detector = CenterFaceDetector()
         return lambda number, frame: tracker.step(frame)
-    boxes_of = make_boxes(args, VIDEO_SIDE)
+    boxes_of = make_boxes(args, "video")
     return lambda number, frame: tracker.step(frame, boxes_of(number, frame))
 
 

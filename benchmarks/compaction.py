@@ -9,72 +9,76 @@ of a process of its own over the first batch, or on CUDA the peak of the allocat
 faces one by one, where there is nothing to save: they show what it costs.
 """
 
+from __future__ import annotations
+
 import argparse
-import multiprocessing
-import os
-import resource
-import statistics
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
 
 if __name__ == "__main__":
     # A script's own folder comes first on the path, and there `solvers` would be the benchmark of that name.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-import pandas as pd
-import torch
-from models.inference import DEVICES, load_network, predict, resolve_device
-from torch import Tensor
-from torch.utils.data import DataLoader
-
-from datasets.wflw import NUM_LANDMARKS, RAW_BOXES, WFLWCrops, load_wflw_test
-from models import LDEQ
-from solvers import SOLVERS
+from benchmarks.measuring import add_measuring_options, in_new_process, median_ratio, peak_growth, report
+from evaluation.settings import RAW_BOXES, SAMPLE
+from inference.options import DEVICES, SOLVERS, add_weights_option
 from utils.command_line import positive_integer, run
 
-ROOT = Path(__file__).resolve().parents[1]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from models import LDEQ
+
 VARIANTS = (False, True)
 FACES_ONE_BY_ONE = 12
 
 
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_weights_option(parser)
+    parser.add_argument("--dataset_path", type=Path, default=SAMPLE, help="WFLW (default: the sample)")
+    parser.add_argument("--raw_box", choices=RAW_BOXES, default="landmarks", help="what raw faces are cropped from")
+    parser.add_argument("--solver", choices=SOLVERS, help="another solver than the checkpoint's")
+    parser.add_argument("--batch_size", type=positive_integer, default=32, help="(%(default)s)")
+    parser.add_argument("--faces", type=positive_integer, default=96, help="at most so many (%(default)s)")
+    parser.add_argument("--device", choices=DEVICES, default="cpu")
+    add_measuring_options(parser, repeats=5, table="compaction.csv")
+    return parser.parse_args()
+
+
 def main() -> None:
     """Measure, print the table, and write it where asked."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--landmark_model_weights", type=Path, default=ROOT / "weights" / "ldeq_mini.safetensors")
-    parser.add_argument("--dataset_path", type=Path, default=ROOT / "datasets" / "sample")
-    parser.add_argument("--raw_box", choices=RAW_BOXES, default="landmarks")
-    parser.add_argument("--solver", choices=SOLVERS, help="another solver than the checkpoint's")
-    parser.add_argument("--batch_size", type=positive_integer, default=32)
-    parser.add_argument("--faces", type=positive_integer, default=96)
-    parser.add_argument("--device", choices=DEVICES, default="cpu")
-    parser.add_argument("--repeats", type=positive_integer, default=5, help="every time is the median of so many")
-    parser.add_argument("--output_folder", type=Path, help="write compaction.csv there")
-    args = parser.parse_args()
+    args = parse_arguments()
+    import pandas as pd
 
-    # glibc then returns every tensor's memory when it is freed, so that the peak is that of live tensors.
-    os.environ["MALLOC_MMAP_THRESHOLD_"] = "65536"
-    device = resolve_device(args.device)
+    from inference.network import resolve_device
+
     rows = []
     sizes = sorted({args.batch_size, 1}, reverse=True)
     # First, as a new process counts the peak of the one that starts it for its own.
-    peaks = {size: [in_new_process(args, size, compact) for compact in VARIANTS] for size in sizes}
+    peaks = {size: [in_new_process(peak_memory, args, size, compact) for compact in VARIANTS] for size in sizes}
     for size in sizes:
         measured = measure(*prepare(args, size), args.repeats)
         for compact, row, peak in zip(VARIANTS, measured, peaks[size], strict=True):
             rows.append({"batch": size, "compaction": compact, **row, "peak memory, MiB": peak / 2**20})
-    table = pd.DataFrame(rows)
-    print(f"{device}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}")
-    print(table.to_string(index=False, float_format="{:.4g}".format))
-    if args.output_folder:
-        args.output_folder.mkdir(parents=True, exist_ok=True)
-        table.to_csv(args.output_folder / "compaction.csv", index=False)
+    path = args.output_folder and args.output_folder / "compaction.csv"
+    report(pd.DataFrame(rows), resolve_device(args.device), path)
 
 
 def prepare(args: argparse.Namespace, batch_size: int) -> tuple[LDEQ, list[Tensor]]:
     """The network, and its input in batches."""
+    import torch
+    from torch.utils.data import DataLoader
+
+    from datasets.wflw import NUM_LANDMARKS, WFLWCrops, load_wflw_test
+    from inference.network import load_network, resolve_device
+
     device = resolve_device(args.device)
     model = load_network(args.landmark_model_weights, device, NUM_LANDMARKS, "sample", args.solver)
     faces = load_wflw_test(args.dataset_path, args.raw_box).faces[
@@ -102,10 +106,14 @@ class Pass:
 
 def forward(model: LDEQ, batches: Sequence[Tensor]) -> Pass:
     """Solve all batches, and count. The one evaluation after a solve that only plain iteration needs is not counted."""
+    import torch
+
+    from inference.network import predict
+
     sizes: list[int] = []
     hook = model.cell.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
     started, cpu_started = time.perf_counter(), time.process_time()
-    outputs = list(predict(model, batches))
+    outputs = list(predict(model, batches, "fp32", "torch"))
     used = sum(int(output.solution.evals.sum()) for output in outputs)
     seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu_started
     hook.remove()
@@ -129,10 +137,10 @@ def measure(model: LDEQ, batches: Sequence[Tensor], repeats: int) -> list[dict[s
                 "computed": runs[0].computed,
                 "used": runs[0].used,
                 "computed / used": runs[0].computed / runs[0].used,
-                "time, s": statistics.median(run.seconds for run in runs),
-                "CPU time, s": statistics.median(run.cpu_seconds for run in runs),
-                "time / without": statistics.median(
-                    run.seconds / without.seconds for run, (without, _) in zip(runs, passes, strict=True)
+                "time, s": median(one.seconds for one in runs),
+                "CPU time, s": median(one.cpu_seconds for one in runs),
+                "time / without": median_ratio(
+                    [one.seconds for one in runs], [without.seconds for without, _ in passes]
                 ),
                 "largest difference of keypoints": (runs[0].keypoints - passes[0][0].keypoints).abs().max().item(),
             }
@@ -140,25 +148,14 @@ def measure(model: LDEQ, batches: Sequence[Tensor], repeats: int) -> list[dict[s
     return rows
 
 
-def in_new_process(args: argparse.Namespace, batch_size: int, compact: bool) -> int:
-    """`peak_memory` without the memory of an earlier measurement."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(peak_memory, (args, batch_size, compact))
-
-
 def peak_memory(args: argparse.Namespace, batch_size: int, compact: bool) -> int:
     """Bytes that the network needs at most beyond its weights and one batch of input."""
+    from inference.network import predict
+
     model, batches = prepare(args, batch_size)
-    device = batches[0].device
-    before = process_peak()
-    next(predict(with_compaction(model, compact), batches))
-    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else process_peak() - before
-
-
-def process_peak() -> int:
-    """Peak resident memory of this process in bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
+    return peak_growth(
+        lambda: next(predict(with_compaction(model, compact), batches, "fp32", "torch")), batches[0].device
+    )
 
 
 if __name__ == "__main__":

@@ -1,12 +1,16 @@
 """How fast the demo is on one face, and where the time goes: decoding, detection, crop, network, drawing.
 
 python benchmarks/demo.py                                    # a sample clip, enlarged to 640 x 480
-python benchmarks/demo.py --video clip.mp4 --threads 2
+python benchmarks/demo.py --video clip.mp4 --threads 2 --engine torch
+python benchmarks/demo.py --demo_faces 5                     # so many copies of the clip in a frame
 
-The whole is the demo's loop with RwR on. Detection and network are timed inside it; the crop is timed on the same boxes
+The whole is the demo's loop with RwR on, one stage after another; the demo itself overlaps them, which
+`benchmarks/scripts.py` measures. Detection and network are timed inside it; the crop is timed on the same boxes
 once more, outside the whole, and what is left of a step without detection and crop is the network. Encoding the overlay
 is not part of it.
 """
+
+from __future__ import annotations
 
 import argparse
 import sys
@@ -14,30 +18,23 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 if __name__ == "__main__":
     # A script's own folder comes first on the path, and there `solvers` would be the benchmark of that name.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-import cv2
-import numpy as np
-import torch
-
-from datasets.wflw import NUM_LANDMARKS
-from inference.detector import CenterFaceDetector, FaceDetector
-from inference.faces import FaceTracker
-from inference.network import load_network, resolve_device
-from inference.options import add_machine_options, add_weights_option
-from inference.predictor import crop_faces
-from inference.tracker import TRACKING
-from models.rwr import VARIANTS
+from benchmarks.clips import SIZE, make_clip
+from benchmarks.measuring import add_measuring_options, machine
+from evaluation.settings import SAMPLE
+from inference.options import RWR_VARIANTS, add_engine_options, add_machine_options, add_weights_option
 from utils.command_line import positive_integer, run
-from utils.drawing import draw_faces
-from utils.sources import open_source, read_frames, silence_opencv
-from utils.writers import VideoWriter
 
-ROOT = Path(__file__).resolve().parents[1]
-SIZE = (640, 480)
+if TYPE_CHECKING:
+    import numpy as np
+
+    from inference.detector import FaceDetector
+
 WARM_UP_FRAMES = 16
 STAGES = ("decoding", "detection", "crop", "network", "drawing")
 
@@ -57,47 +54,57 @@ class TimedDetector:
         return boxes
 
 
-def main() -> None:
-    """Measure and print."""
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_weights_option(parser)
     parser.add_argument("--video", type=Path, help="(default: hopper_easy of the sample, enlarged to 640 x 480)")
-    parser.add_argument("--rwr_variant", choices=VARIANTS, default="steady")
-    parser.add_argument("--threads", type=positive_integer, default=2, help="of the network and of OpenCV each")
-    parser.add_argument("--repeats", type=positive_integer, default=3, help="how often the video is run")
+    parser.add_argument("--demo_faces", type=positive_integer, default=1, help="copies of the sample clip in a frame")
+    parser.add_argument("--rwr_variant", choices=RWR_VARIANTS, default="steady")
     add_machine_options(parser)
-    args = parser.parse_args()
+    add_engine_options(parser)
+    add_measuring_options(parser, repeats=3)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Measure and print."""
+    args = parse_arguments()
+    from inference.network import resolve_device
+    from utils.sources import silence_opencv
 
     silence_opencv()
-    torch.set_num_threads(args.threads)
-    cv2.setNumThreads(args.threads)
     with tempfile.TemporaryDirectory() as folder:
-        video = args.video or enlarge(
-            ROOT / "datasets" / "sample" / "videos" / "hopper_easy.mp4", Path(folder) / "clip.mp4"
-        )
+        sample = SAMPLE / "videos" / "hopper_easy.mp4"
+        video = args.video or make_clip(sample, Path(folder) / "clip.mp4", SIZE, args.demo_faces)
         seconds = measure(video, args)
+    print(machine(resolve_device(args.device)))
     total = sum(seconds[stage] for stage in STAGES)
     for stage in STAGES:
         print(f"{stage:10} {1000 * seconds[stage]:8.2f} ms a frame {100 * seconds[stage] / total:6.1f} %")
-    print(f"{'all':10} {1000 * total:8.2f} ms a frame, {1 / total:.1f} frames a second, {args.threads} threads")
+    print(f"{'all':10} {1000 * total:8.2f} ms a frame, {1 / total:.1f} frames a second")
     print(f"{seconds['faces']:.2f} faces a frame")
-
-
-def enlarge(video: Path, enlarged: Path) -> Path:
-    """Write a video in another size."""
-    source = open_source(str(video))
-    with VideoWriter(enlarged, source.rate) as writer:
-        for frame in read_frames(source):
-            writer.write(cv2.resize(frame, SIZE, interpolation=cv2.INTER_CUBIC))
-    return enlarged
 
 
 def measure(video: Path, args: argparse.Namespace) -> dict[str, float]:
     """Seconds a frame of every stage, and the mean number of faces."""
+    import numpy as np
+
+    from datasets.wflw import NUM_LANDMARKS
+    from inference.detector import CenterFaceDetector
+    from inference.faces import FaceTracker
+    from inference.network import load_network, resolve_device, use_threads
+    from inference.predictor import crop_faces
+    from inference.tracker import TRACKING
+    from models.rwr import VARIANTS
+    from utils.drawing import draw_faces
+    from utils.sources import open_source, read_frames
+
+    use_threads(args.threads)
     model = load_network(args.landmark_model_weights, resolve_device(args.device), NUM_LANDMARKS, "sample")
     config = replace(TRACKING["steady"], rwr=VARIANTS[args.rwr_variant])
     detector = TimedDetector(CenterFaceDetector())
-    follower = FaceTracker(model, config, detector=detector, precision=args.precision)
+    follower = FaceTracker(model, config, detector=detector, precision=args.precision, engine=args.engine)
     sums = dict.fromkeys((*STAGES, "faces"), 0.0)
     frames = 0
     for repeat in range(args.repeats + 1):

@@ -1,113 +1,145 @@
-"""What a network costs and how its fixed point converges: size, work and time; residual and NME over evaluations.
+"""What a network costs in every engine, and how its fixed point converges: work and time; residual and NME.
 
 python benchmarks/network.py                                                  # the shipped weights and sample
 python benchmarks/network.py --landmark_model_weights W --dataset_path D --output_folder results
 
-Every budget is solved from zeros with the solver of the checkpoint and no tolerance; NME is that of all test faces.
+Times are those of one face: what is computed once per image, and one evaluation of the cell, in each engine that is
+there, measured in turn. The reference is the network in PyTorch as it is trained, without folding. Every budget of the
+second table is solved from zeros with the solver of the checkpoint and no tolerance; NME is that of all test faces.
 """
 
+from __future__ import annotations
+
 import argparse
-import statistics
 import sys
-import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
 
 if __name__ == "__main__":
     # A script's own folder comes first on the path, and there `solvers` would be the benchmark of that name.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-import numpy as np
-import pandas as pd
-import torch
-from torch import Tensor
-from torch.utils.data import DataLoader
-from torch.utils.flop_counter import FlopCounterMode
-
-from datasets.wflw import RAW_BOXES, WFLWCrops, load_wflw_test
-from inference.engines import autocast
-from inference.network import predict, resolve_device
-from inference.options import add_machine_options, add_weights_option
-from models import LDEQ, load_checkpoint
+from benchmarks.measuring import add_measuring_options, median_ratio, milliseconds_in_turn, report
+from evaluation.settings import RAW_BOXES, SAMPLE
+from inference.options import ENGINES, add_engine_options, add_machine_options, add_weights_option
 from utils.command_line import positive_integer, run
-from utils.metrics import nme
+from utils.errors import CheckpointError, OptionError
 
-ROOT = Path(__file__).resolve().parents[1]
+if TYPE_CHECKING:
+    import pandas as pd
+    from torch import Tensor
+
+    from inference.engines import Engine
+    from models import LDEQ
+
 BUDGETS = (1, 2, 4, 8, 12, 16, 32)
 TARGET_RESIDUAL = 5e-3
+REFERENCE = "torch, not folded"
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_weights_option(parser)
+    parser.add_argument("--dataset_path", type=Path, default=SAMPLE, help="WFLW (default: the sample)")
+    parser.add_argument("--raw_box", choices=RAW_BOXES, default="landmarks", help="what raw faces are cropped from")
+    parser.add_argument("--batch_size", type=positive_integer, default=32, help="of the second table (%(default)s)")
+    add_machine_options(parser)
+    add_engine_options(parser)
+    add_measuring_options(parser, repeats=20, table="engines.csv and convergence.csv")
+    return parser.parse_args()
 
 
 def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_weights_option(parser)
-    parser.add_argument("--dataset_path", type=Path, default=ROOT / "datasets" / "sample")
-    parser.add_argument("--raw_box", choices=RAW_BOXES, default="landmarks")
-    parser.add_argument("--batch_size", type=positive_integer, default=32)
-    add_machine_options(parser)
-    parser.add_argument("--repeats", type=positive_integer, default=20, help="every time is the median of so many")
-    parser.add_argument("--output_folder", type=Path, help="write convergence.csv there")
-    args = parser.parse_args()
+    """Measure, print the tables, and write them where asked."""
+    args = parse_arguments()
+    from torch.utils.data import DataLoader
 
-    model = load_checkpoint(args.landmark_model_weights, resolve_device(args.device)).to(
-        memory_format=torch.channels_last
-    )
-    for name, value in measure_cost(model, args.precision, args.repeats).items():
-        print(f"{name:30} {value:10.3f}")
+    from datasets.wflw import NUM_LANDMARKS, WFLWCrops, load_wflw_test
+    from inference.network import load_network, resolve_device, use_threads
+
+    use_threads(args.threads)
+    device = resolve_device(args.device)
+    model = load_network(args.landmark_model_weights, device, NUM_LANDMARKS, "sample").eval()
+    report(measure_engines(model, args), device, args.output_folder and args.output_folder / "engines.csv")
     faces = load_wflw_test(args.dataset_path, args.raw_box).faces
-    loader = DataLoader(WFLWCrops(faces, model.config.image_size), args.batch_size)
-    batches = list(loader)
-    table = measure_convergence(model, batches, args.precision)
-    print(table.to_string(index=False, float_format="{:.4g}".format))
-    if args.output_folder:
-        args.output_folder.mkdir(parents=True, exist_ok=True)
-        table.to_csv(args.output_folder / "convergence.csv", index=False)
+    batches = list(DataLoader(WFLWCrops(faces, model.config.image_size), args.batch_size))
+    table = measure_convergence(model, batches, args.precision, args.engine)
+    report(table, device, args.output_folder and args.output_folder / "convergence.csv")
 
 
-def measure_cost(model: LDEQ, precision: str, repeats: int) -> dict[str, float]:
-    """Parameters, floating-point operations and times for one image."""
-    device = next(model.parameters()).device
-    size = model.config.image_size
+def open_engines(model: LDEQ, args: argparse.Namespace) -> dict[str, Engine]:
+    """The engines that are there, or the one that is asked for, by name."""
+    from inference.engines import open_engine
+
+    engines = {}
+    for name in ENGINES if args.engine == "auto" else (args.engine,):
+        try:
+            if name != "auto":
+                engines[name] = open_engine(model, name, args.precision)
+        except (OptionError, CheckpointError) as error:
+            print(f"not measured: {error}", file=sys.stderr)
+    return engines
+
+
+def measure_engines(model: LDEQ, args: argparse.Namespace) -> pd.DataFrame:
+    """One row per engine: times for one image, beside work and parameters."""
+    import pandas as pd
+    import torch
+
+    from inference.engines import autocast
+
+    device, size = next(model.parameters()).device, model.config.image_size
     image = torch.randn(1, 3, size, size, device=device).to(memory_format=torch.channels_last)
-    with torch.inference_mode(), autocast(device, precision):
+    with torch.inference_mode(), autocast(device, args.precision):
         embedded = model.embed(image)
         z = model.initial_state(embedded)
-        return {
+        work = {
             "parameters, M": sum(parameter.numel() for parameter in model.parameters()) / 1e6,
-            "once per image, GFLOP": giga_operations(lambda: model.embed(image)),
-            "each evaluation, GFLOP": giga_operations(lambda: model.cell(z, embedded)),
-            "once per image, ms": milliseconds(lambda: model.embed(image), repeats, device),
-            "each evaluation, ms": milliseconds(lambda: model.cell(z, embedded), repeats, device),
+            "once, GFLOP": giga_operations(lambda: model.embed(image)),
+            "evaluation, GFLOP": giga_operations(lambda: model.cell(z, embedded)),
         }
+        engines: dict[str, Any] = {REFERENCE: model, **open_engines(model, args)}
+        once = {name: lambda engine=engine: engine.embed(image) for name, engine in engines.items()}
+        evaluation = {name: lambda engine=engine: engine.cell(z, embedded) for name, engine in engines.items()}
+        times = [milliseconds_in_turn(actions, args.repeats, device) for actions in (once, evaluation)]
+    rows = []
+    for name in engines:
+        row = {"engine": name, **work}
+        for title, measured in zip(("once", "evaluation"), times, strict=True):
+            row[f"{title}, ms"] = median(measured[name])
+            row[f"{title}, reference / it"] = median_ratio(measured[REFERENCE], measured[name])
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def giga_operations(action: Callable[[], object]) -> float:
     """Floating-point operations of a call, a multiplication with its addition counted as two, in 1e9."""
+    from torch.utils.flop_counter import FlopCounterMode
+
     with FlopCounterMode(display=False) as counter:
         action()
     return counter.get_total_flops() / 1e9
 
 
-def milliseconds(action: Callable[[], object], repeats: int, device: torch.device) -> float:
-    """Median time of a call after one that is not counted."""
-    times = []
-    for _ in range(repeats + 1):
-        started = time.perf_counter()
-        action()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        times.append(1e3 * (time.perf_counter() - started))
-    return statistics.median(times[1:])
-
-
-def measure_convergence(model: LDEQ, batches: list[tuple[Tensor, Tensor]], precision: str) -> pd.DataFrame:
+def measure_convergence(model: LDEQ, batches: list[tuple[Tensor, Tensor]], precision: str, engine: str) -> pd.DataFrame:
     """One row per budget: NME and residual of all faces."""
+    from dataclasses import replace
+
+    import numpy as np
+    import pandas as pd
+    import torch
+
+    from inference.network import predict
+    from utils.metrics import nme
+
     truth = torch.cat([landmarks for _, landmarks in batches]).numpy()
     rows = []
     for budget in BUDGETS:
         solver = replace(model.config.solver, max_evals=budget, min_evals=1, tol=0.0)
-        outputs = list(predict(model.with_solver(solver), (images for images, _ in batches), precision))
+        outputs = list(predict(model.with_solver(solver), (images for images, _ in batches), precision, engine))
         keypoints = torch.cat([output.keypoints.cpu().double() for output in outputs]).numpy()
         residual = torch.cat([output.solution.residual.cpu() for output in outputs]).numpy()
         rows.append(

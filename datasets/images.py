@@ -4,8 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.errors import InputError
-from utils.images import decode_image, to_rgb
+from utils.images import read_bgr, to_rgb
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -20,10 +19,4 @@ def read_image(path: Path) -> np.ndarray:
     Raises:
         InputError: If the file cannot be read or does not decode, for example because it is cut short.
     """
-    try:
-        bgr = decode_image(path.read_bytes())
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); check that the dataset is complete") from error
-    if bgr is None:
-        raise InputError(f"{path}: is not an image that decodes; replace the file, it is damaged")
-    return to_rgb(bgr, "bgr")
+    return to_rgb(read_bgr(path)[0], "bgr")

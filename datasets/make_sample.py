@@ -31,12 +31,12 @@ import av
 import cv2
 import numpy as np
 
+from datasets.degradation import adjust_gamma, low_resolution, motion_blur, occlude, sensor_noise, side_light
+from datasets.face_warp import HeadTurn, Warp
 from datasets.images import read_image
 from datasets.wflw import PRECROPPED_SIZE, SPLITS
 from utils.command_line import run
-from utils.degradation import adjust_gamma, low_resolution, motion_blur, occlude, sensor_noise, side_light
 from utils.errors import InputError
-from utils.face_warp import HeadTurn, Warp
 from utils.geometry import box_to_crop, landmark_box, transform_points
 
 PORTRAITS = Path(__file__).with_name("sample_portraits.json")

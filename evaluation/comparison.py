@@ -1,14 +1,15 @@
 """Comparing ways to follow landmarks through video: error, jitter, lag, and filters at their best setting."""
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike
 
 from evaluation.filters import Filter
 from utils.geometry import landmark_box
-from utils.metrics import video_nme, video_nmj
+from utils.metrics import normalised_allan_deviation, video_nme, video_nmj
 
 MAX_SHIFT = 4
 """Frames by which predictions are shifted to find their lag."""
@@ -96,81 +97,134 @@ def motion_lag(errors: ArrayLike) -> float:
 
 @dataclass(frozen=True)
 class MethodScore:
-    """A line of the comparison.
+    """A line of the comparison; the fields are the columns of comparison.csv.
 
     Attributes:
         method: What was done.
-        nme: Mean over clips, percent.
-        nmj: Mean over clips.
+        crop: How the faces were cut out, a name of `utils.crops.CROP_RULES`.
+        nme_percent: Mean over clips.
+        nmj: Mean over clips, 1/100 pixel of a face of 256 x 256 pixels, as the next four.
         median_nmj: Median over clips.
-        lag: In frames, see `motion_lag`; NaN where it cannot be told.
+        nad_1: NAD(1), mean over the clips that are long enough; NaN where none is.
+        nad_4: NAD(4).
+        nad_16: NAD(16).
+        lag_frames: See `motion_lag`; NaN where it cannot be told.
         evaluations: Of the cell, mean over all frames.
         milliseconds: A frame.
     """
 
     method: str
-    nme: float
+    crop: str
+    nme_percent: float
     nmj: float
     median_nmj: float
-    lag: float
+    nad_1: float
+    nad_4: float
+    nad_16: float
+    lag_frames: float
     evaluations: float
     milliseconds: float
 
 
+NAD_WINDOWS = (1, 4, 16)
+
+
 def score_tracks(tracks: Iterable[LabelledTrack]) -> dict[str, float]:
-    """The "nme", "nmj", "median_nmj" and "lag" of a method over clips, which are taken one at a time.
+    """The error, jitter and lag of a method over clips, which are taken one at a time: fields of `MethodScore`.
 
     Raises:
         ValueError: If there is no clip, or one cannot be scored.
     """
-    scores = [
-        (
-            video_nme(track.predicted, track.true),
-            video_nmj(track.predicted, track.true),
-            shift_errors(track.predicted, track.true),
-        )
-        for track in tracks
-    ]
-    if not scores:
+    nmes, nmjs, nads, errors = [], [], [], []
+    for track in tracks:
+        nmes.append(video_nme(track.predicted, track.true))
+        nmjs.append(video_nmj(track.predicted, track.true))
+        nads.append([normalised_allan_deviation(track.predicted, track.true, window) for window in NAD_WINDOWS])
+        errors.append(shift_errors(track.predicted, track.true))
+    if not nmes:
         raise ValueError("there is no clip to score")
-    nmes, nmjs, errors = zip(*scores, strict=True)
     known = [curve for curve in errors if np.isfinite(curve).all()]
     return {
-        "nme": float(np.mean(nmes)),
+        "nme_percent": float(np.mean(nmes)),
         "nmj": float(np.mean(nmjs)),
         "median_nmj": float(np.median(nmjs)),
-        "lag": motion_lag(np.mean(known, axis=0)) if known else np.nan,
+        **{
+            f"nad_{window}": _mean_of_known(of_window)
+            for window, of_window in zip(NAD_WINDOWS, np.transpose(nads), strict=True)
+        },
+        "lag_frames": motion_lag(np.mean(known, axis=0)) if known else np.nan,
     }
 
 
-def tune_filter(settings: Sequence[Filter], tuning: Callable[[], Iterable[LabelledTrack]]) -> Filter:
-    """The best setting of a filter by `TUNING_RULE`; the one of lowest NME if every setting raises it too much.
+def _mean_of_known(values: np.ndarray) -> float:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if known.size else np.nan
+
+
+@dataclass(frozen=True)
+class FilterTuning:
+    """What the tuning clips say of the settings of a filter.
+
+    Attributes:
+        best: The setting by `TUNING_RULE`; that of lowest NME if every setting raises it too much.
+        frontier: The settings that no other beats in both NME and NMJ, from the lowest NME to the lowest NMJ.
+    """
+
+    best: Filter
+    frontier: tuple[Filter, ...]
+
+
+def tune_filter(settings: Sequence[Filter], tuning: Iterable[LabelledTrack]) -> FilterTuning:
+    """Try the settings of a filter.
 
     Args:
-        settings: The settings to try.
-        tuning: Gives the tuning clips with unfiltered predictions, one at a time.
+        settings: The settings.
+        tuning: The tuning clips with unfiltered predictions, one at a time.
     """
-    nmes, nmjs, unfiltered = [], [], []
-    for track in tuning():
-        filtered = [track.filtered(smooth).predicted for smooth in settings]
+    scores, unfiltered = [], []
+    for track in tuning:
         unfiltered.append(video_nme(track.predicted, track.true))
-        nmes.append([video_nme(predicted, track.true) for predicted in filtered])
-        nmjs.append([video_nmj(predicted, track.true) for predicted in filtered])
-    nme, nmj = np.mean(nmes, axis=0), np.mean(nmjs, axis=0)
+        scores.append([_error_and_jitter(track.filtered(smooth)) for smooth in settings])
+    nme, nmj = np.mean(scores, axis=0).T
     allowed = nme <= (1 + NME_TOLERANCE) * np.mean(unfiltered)
-    if not allowed.any():
-        return settings[int(np.argmin(nme))]
-    return settings[int(np.argmin(np.where(allowed, nmj, np.inf)))]
+    best = np.argmin(np.where(allowed, nmj, np.inf)) if allowed.any() else np.argmin(nme)
+    order = np.lexsort((nmj, nme))
+    steadier = [index for place, index in enumerate(order) if nmj[index] < np.min(nmj[order[:place]], initial=np.inf)]
+    return FilterTuning(settings[int(best)], tuple(settings[index] for index in steadier))
+
+
+def filter_curve(settings: Sequence[Filter], tracks: Iterable[LabelledTrack]) -> np.ndarray:
+    """Mean NME in percent and mean NMJ over clips of some settings of a filter: (settings, 2)."""
+    return np.mean([[_error_and_jitter(track.filtered(smooth)) for smooth in settings] for track in tracks], axis=0)
+
+
+def _error_and_jitter(track: LabelledTrack) -> tuple[float, float]:
+    return video_nme(track.predicted, track.true), video_nmj(track.predicted, track.true)
+
+
+HEADS = {
+    "method": "method",
+    "crop": "crop",
+    "nme_percent": "NME %",
+    "nmj": "NMJ",
+    "median_nmj": "median NMJ",
+    "nad_1": "NAD(1)",
+    "nad_4": "NAD(4)",
+    "nad_16": "NAD(16)",
+    "lag_frames": "lag",
+    "evaluations": "evals",
+    "milliseconds": "ms",
+}
+"""Of the table for people, by the fields of `MethodScore`."""
+
+DIGITS = {"nme_percent": 3, "evaluations": 2, "lag_frames": 2, "milliseconds": 2}
 
 
 def format_table(scores: Sequence[MethodScore]) -> str:
     """The comparison as text, a line a method."""
-    width = max(len(score.method) for score in scores)
-    head = f"{'method':<{width}}  {'NME %':>6}  {'NMJ':>7}  {'median NMJ':>10}  {'lag':>5}  {'evals':>5}  {'ms':>6}"
-    lines = [
-        f"{score.method:<{width}}  {score.nme:6.3f}  {score.nmj:7.2f}  {score.median_nmj:10.2f}  "
-        f"{'-' if np.isnan(score.lag) else format(score.lag, '.2f'):>5}  {score.evaluations:5.2f}  "
-        f"{score.milliseconds:6.2f}"
-        for score in scores
-    ]
-    return "\n".join([head, *lines])
+    table = pd.DataFrame([asdict(score) for score in scores])
+    texts = ("method", "crop")
+    for name in texts:
+        table[name] = table[name].str.ljust(table[name].str.len().max())
+    formats = {HEADS[name]: f"{{:.{DIGITS.get(name, 2)}f}}".format for name in HEADS if name not in texts}
+    return table.rename(columns=HEADS).to_string(index=False, formatters=formats, na_rep="-")

@@ -1,13 +1,15 @@
 """Residual against evaluations from a cold and a warm start, and the time that a frame takes."""
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from evaluation.video_inference import CropSequence
 from inference.network import Network
 from inference.results import FrameResults
 from inference.streams import Streams
@@ -18,29 +20,36 @@ from solvers import FixedPointConfig, SolverConfig
 WARM_UP_FRAMES = 5
 
 FrameSolver = Callable[[Tensor, np.ndarray, np.ndarray, np.ndarray], FrameResults]
-"""`Streams.step`."""
+"""`inference.streams.Streams.step`."""
+
+Name = TypeVar("Name", bound=Hashable)
 
 
-def milliseconds_per_frame(solver: FrameSolver, images: Sequence[Tensor], matrices: Sequence[np.ndarray]) -> float:
+def milliseconds_per_frame(
+    solvers: Mapping[Name, FrameSolver], crops: Mapping[Name, CropSequence]
+) -> dict[Name, float]:
     """Time that the network takes for a frame of one clip; decoding and cropping are left out.
 
+    The solvers take turns frame by frame, so that what else the machine does meets all of them.
+
     Args:
-        solver: with one slot.
-        images: crops (3, S, S) of consecutive frames, on the model's device; the first few only warm up.
-        matrices: (2, 3) each, see `Streams.step`.
+        solvers: With one slot each.
+        crops: Of the frames that each solver gets, all of one length; the first few only warm up.
 
     Returns:
-        The median in milliseconds; NaN without enough frames.
+        The medians in milliseconds; NaN without enough frames.
     """
-    durations = []
-    for number, (image, matrix) in enumerate(zip(images, matrices, strict=True)):
-        batch = image[None].to(memory_format=torch.channels_last)
-        started = time.perf_counter()
-        # The results are NumPy arrays, so the call has waited for the device.
-        solver(batch, matrix[None], np.array([0]), np.array([number == 0]))
-        durations.append(time.perf_counter() - started)
-    timed = durations[WARM_UP_FRAMES:]
-    return 1000 * float(np.median(timed)) if timed else float("nan")
+    durations: dict[Name, list[float]] = {name: [] for name in solvers}
+    for number in range(min((len(sequence.matrices) for sequence in crops.values()), default=0)):
+        for name, solver in solvers.items():
+            batch = crops[name].images[number, None].to(memory_format=torch.channels_last)
+            matrix = crops[name].matrices[number, None]
+            started = time.perf_counter()
+            # The results are NumPy arrays, so the call has waited for the device.
+            solver(batch, matrix, np.array([0]), np.array([number == 0]))
+            durations[name].append(time.perf_counter() - started)
+    timed = {name: of_solver[WARM_UP_FRAMES:] for name, of_solver in durations.items()}
+    return {name: 1000 * float(np.median(of_solver)) if of_solver else np.nan for name, of_solver in timed.items()}
 
 
 @torch.inference_mode()

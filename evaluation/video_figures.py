@@ -100,11 +100,14 @@ def convergence_figure(residuals: Mapping[str, np.ndarray], criterion: str) -> F
     return figure
 
 
-def comparison_figure(scores: Sequence[MethodScore], caption: str) -> Figure:
+def comparison_figure(
+    scores: Sequence[MethodScore], curves: Mapping[tuple[str, str], np.ndarray], caption: str
+) -> Figure:
     """NME against NMJ, a point a method.
 
     Args:
         scores: The methods.
+        curves: By crop and name of a filter the (settings, 2) NME in percent and NMJ of its settings.
         caption: What stands below.
     """
     figure = Figure(figsize=(8, 5), layout="constrained")
@@ -113,7 +116,9 @@ def comparison_figure(scores: Sequence[MethodScore], caption: str) -> Figure:
     for index, score in enumerate(scores):
         # Smaller from point to point, so that those below show where they are the same.
         size, colour = 30 * (len(scores) - index), colours[index % len(colours)]
-        axes.scatter(score.nme, score.nmj, s=size, color=colour, edgecolors="black", linewidths=0.5, label=score.method)
+        axes.scatter(
+            score.nme_percent, score.nmj, s=size, color=colour, edgecolors="black", linewidths=0.5, label=score.method
+        )
     axes.set(xlabel="NME %", ylabel="NMJ")
     axes.margins(0.15)
     axes.grid(color="0.9")

@@ -1,49 +1,44 @@
 """The folder of a video evaluation, written so that a run that was killed can go on.
 
-    settings.json               what the numbers depend on
-    predictions/<mode>/<id>.npz     of every clip that is done
-    per_video.csv               a row a clip, appended when its predictions are on disk
-    results.json                averages, once all clips are done
+    settings.json                   what the numbers depend on, and a name for the run
+    predictions/<method>/<id>.npz   of every clip that is done
+    per_video.csv                   a row for every clip that is done
+    results.json                    averages, once all clips are done
 
-A file is written aside and renamed. A row counts only if it is whole and the predictions are there.
+The predictions are the state of a run: a clip is done if those of every method are whole, of this run, and of the clip
+as it now lies on disk. Its row is scored from them, so a resumed run has the numbers of one that was not stopped.
 """
 
-import csv
+import hashlib
 import json
-import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from utils.errors import OutputError
-from utils.files import cannot_write, csv_line, prepare_output_folder, write_json
+from datasets.wflw_v import Clip, published_results, read_landmarks
+from evaluation.methods import Method
+from evaluation.video_inference import ClipPredictions
+from utils.errors import ClipError, OutputError
+from utils.files import write_arrays, write_csv, write_json
+from utils.metrics import video_nme, video_nmj
 
+EVALUATED, TUNING = "evaluated", "tuning"
 
-@dataclass(frozen=True, eq=False)
-class ClipPredictions:
-    """What a network said about the T frames of a clip.
-
-    Attributes:
-        landmarks: (T, K, 2) float32 x, y in frame pixels.
-        evaluations: (T,) int64 evaluations of the cell.
-        residual: (T,) float32 residual of the last evaluation that measured one; NaN without a solver.
-    """
-
-    landmarks: np.ndarray
-    evaluations: np.ndarray
-    residual: np.ndarray
-
-    @classmethod
-    def empty(cls, frames: int, points: int) -> "ClipPredictions":
-        """Room for the predictions of a clip of `frames` frames with `points` landmarks each."""
-        return cls(
-            np.full((frames, points, 2), np.nan, np.float32),
-            np.zeros(frames, np.int64),
-            np.full(frames, np.nan, np.float32),
-        )
+UNITS = {
+    "nme": "percent of the distance of the outer eye corners, mean over the frames",
+    "nmj": "1/100 pixel of a face of 256 x 256 pixels, root mean square over landmarks and frames",
+    "median_nme": "as nme, median over the clips",
+    "median_nmj": "as nmj, median over the clips",
+    "evaluations": "of the cell, mean over the frames",
+    "residual": "relative or absolute as the solver's criterion, median over the frames",
+    "count": "clips",
+    "frames": "frames",
+}
+"""Of the numbers in results.json and per_video.csv."""
 
 
 @dataclass(frozen=True)
@@ -73,64 +68,150 @@ class ClipRow:
     use: str
     evaluations: float
     residual: float
-    reference_nme: float = np.nan
-    reference_nmj: float = np.nan
-    nme_difference: float = np.nan
-    nmj_difference: float = np.nan
-
-    @classmethod
-    def parse(cls, values: Mapping[str, str | None]) -> "ClipRow | None":
-        """Read a row as `csv.DictReader` gives it; None if it is not whole."""
-        try:
-            return cls(**{item.name: _parse(values[item.name], item.type) for item in fields(cls)})
-        except (KeyError, TypeError, ValueError):
-            return None
+    reference_nme: float
+    reference_nmj: float
+    nme_difference: float
+    nmj_difference: float
 
 
-def _parse(text: str, kind: type) -> Any:
-    return np.nan if kind is float and text == "" else kind(text)
+def score_clip(clip: Clip, predicted: ClipPredictions, use: str) -> ClipRow:
+    """Score the predictions for a clip.
+
+    Raises:
+        ClipError: If a frame has no landmarks, or the clip cannot be scored.
+    """
+    failed = np.flatnonzero(~np.isfinite(predicted.landmarks).all(axis=(1, 2)))
+    if failed.size:
+        raise ClipError(
+            f"the solve of {failed.size} of its {clip.frames} frames is not finite, the first is frame {failed[0]}; "
+            "try --precision fp32, else the weights are unfit"
+        )
+    true = read_landmarks(clip)
+    try:
+        nme, nmj = video_nme(predicted.landmarks, true), video_nmj(predicted.landmarks, true)
+    except ValueError as error:
+        raise ClipError(f"cannot be scored: {error}") from error
+    reference_nme, reference_nmj = published_results().get(clip.video_id, (np.nan, np.nan))
+    return ClipRow(
+        video_id=clip.video_id,
+        nme=nme,
+        nmj=nmj,
+        frames=clip.frames,
+        split=clip.split,
+        use=use,
+        evaluations=float(predicted.evaluations.mean()),
+        residual=float(np.median(predicted.residual)),
+        reference_nme=reference_nme,
+        reference_nmj=reference_nmj,
+        nme_difference=nme - reference_nme,
+        nmj_difference=nmj - reference_nmj,
+    )
 
 
-COLUMNS = tuple(item.name for item in fields(ClipRow))
+def digest_of(clip: Clip) -> str:
+    """A digest of what the results of a clip depend on: boxes, landmarks, and the size of the video.
+
+    Raises:
+        ClipError: If a file is gone.
+    """
+    digest = hashlib.sha256()
+    try:
+        for folder in ("bboxes", "landmarks"):
+            digest.update((clip.root / folder / f"{clip.video_id}.npy").read_bytes())
+        digest.update(str(clip.video_path.stat().st_size).encode())
+    except OSError as error:
+        raise ClipError(f"{error.filename}: cannot be read ({error.strerror}); check the file") from error
+    return digest.hexdigest()
 
 
 class VideoResults:
-    """The results of one evaluation on disk.
+    """The predictions and rows of one evaluation on disk.
 
     Args:
         folder: Where they are.
-        modes: Names of the ways in which every clip is inferred.
+        methods: The ways in which every clip is inferred.
+        scored: The one of which the rows are.
+        run: Name of the run that the predictions belong to.
+    """
+
+    def __init__(self, folder: Path, methods: Sequence[Method], scored: Method, run: str):
+        self.folder = folder
+        self.methods = tuple(methods)
+        self.scored = scored
+        self.run = run
+        self.rows: dict[str, ClipRow] = {}
+
+    def save(self, clip: Clip, predictions: Mapping[Method, ClipPredictions]) -> None:
+        """Write the predictions for a clip that is done.
+
+        Raises:
+            OutputError: If they cannot be written.
+        """
+        digest = digest_of(clip)
+        for method, of_method in predictions.items():
+            write_arrays(self._path(clip.video_id, method), run=self.run, data=digest, **vars(of_method))
+
+    def load(self, clip: Clip, method: Method) -> ClipPredictions:
+        """Read what `save` wrote.
+
+        Raises:
+            OutputError: If the file is gone, damaged, of another run, or of the clip as it was before.
+        """
+        path = self._path(clip.video_id, method)
+        try:
+            with np.load(path, allow_pickle=False) as saved:
+                run, digest = str(saved["run"]), str(saved["data"])
+                predictions = ClipPredictions(**{item.name: saved[item.name] for item in fields(ClipPredictions)})
+        except Exception as error:  # of a damaged archive NumPy and zipfile raise nearly anything
+            raise OutputError(f"{path}: cannot be read ({error}); remove it and run again with --resume") from error
+        if run != self.run or digest != digest_of(clip) or len(predictions.landmarks) != clip.frames:
+            raise OutputError(f"{path}: belongs to another run or another form of the clip; run again with --resume")
+        return predictions
+
+    def is_done(self, clip: Clip) -> bool:
+        """Whether the predictions of every method are there."""
+        try:
+            for method in self.methods:
+                self.load(clip, method)
+        except (OutputError, ClipError):
+            return False
+        return True
+
+    def _path(self, video_id: str, method: Method) -> Path:
+        return self.folder / "predictions" / method.name / f"{video_id}.npz"
+
+    def write_rows(self, order: Iterable[str]) -> None:
+        """Write per_video.csv.
+
+        Args:
+            order: The ids, as their rows are to stand; those without a row are left out.
+
+        Raises:
+            OutputError: If it cannot be written.
+        """
+        rows = [self.rows[video_id] for video_id in order if video_id in self.rows]
+        columns = {item.name: [getattr(row, item.name) for row in rows] for item in fields(ClipRow)}
+        write_csv(self.folder / "per_video.csv", columns)
+
+
+def open_run(folder: Path, settings: Mapping[str, Any], resume: bool) -> str:
+    """Begin a run in a folder, or take up the one that was stopped there.
+
+    Args:
+        folder: Where the results are.
         settings: What the numbers depend on, as plain values.
-        resume: Whether to keep what an earlier run with the same settings has finished; else it is replaced.
+        resume: Whether to keep what an earlier run with the same settings has finished.
+
+    Returns:
+        The name of the run.
 
     Raises:
         OutputError: If the folder cannot be written to, or an earlier run that is to be resumed had other settings.
     """
-
-    def __init__(self, folder: Path, modes: Sequence[str], settings: Mapping[str, Any], resume: bool):
-        self.folder = folder
-        self.modes = tuple(modes)
-        for mode in modes:
-            prepare_output_folder(folder / "predictions" / mode)
-        if resume and (folder / "settings.json").exists():
-            self._check_settings(settings)
-            kept = [row for row in self._read_rows() if self._has_predictions(row.video_id)]
-        else:
-            (folder / "settings.json").unlink(missing_ok=True)
-            kept = []
-        (folder / "results.json").unlink(missing_ok=True)
-        self.rows = {row.video_id: row for row in kept}
-        aside = folder / "per_video.csv.part"
-        lines = [csv_line(COLUMNS), *map(_line, self.rows.values())]
-        _replace(aside, folder / "per_video.csv", "".join(lines).encode())
-        write_json(folder / "settings.json", settings)
-
-    def _check_settings(self, settings: Mapping[str, Any]) -> None:
-        path = self.folder / "settings.json"
-        try:
-            earlier = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise OutputError(f"{path}: cannot be read ({error}); leave out --resume to start anew") from error
+    path = folder / "settings.json"
+    run = uuid.uuid4().hex
+    if resume and path.exists():
+        earlier = _read_settings(path)
         # Through JSON, which has no tuples.
         for name, value in json.loads(json.dumps(settings)).items():
             if earlier.get(name) != value:
@@ -138,88 +219,21 @@ class VideoResults:
                     f"{path}: the run to resume has {name} = {earlier.get(name)!r}, not {value!r}; repeat its options, "
                     "or leave out --resume to start anew"
                 )
-
-    def _read_rows(self) -> list[ClipRow]:
-        path = self.folder / "per_video.csv"
-        if not path.exists():
-            return []
-        try:
-            # A line without its end was being written when the run was killed.
-            lines = [line for line in path.read_text(encoding="utf-8").splitlines(keepends=True) if line[-1] == "\n"]
-        except (OSError, UnicodeDecodeError) as error:
-            raise OutputError(f"{path}: cannot be read ({error}); leave out --resume to start anew") from error
-        rows = map(ClipRow.parse, csv.DictReader(lines))
-        return [row for row in rows if row is not None]
-
-    def _has_predictions(self, video_id: str) -> bool:
-        return all(self._predictions_path(video_id, mode).exists() for mode in self.modes)
-
-    def _predictions_path(self, video_id: str, mode: str) -> Path:
-        return self.folder / "predictions" / mode / f"{video_id}.npz"
-
-    def save_predictions(self, video_id: str, mode: str, predictions: ClipPredictions) -> None:
-        """Write the predictions for a clip.
-
-        Raises:
-            OutputError: If they cannot be written.
-        """
-        path = self._predictions_path(video_id, mode)
-        aside = path.with_name(path.name + ".part")
-        try:
-            with aside.open("wb") as file:
-                np.savez_compressed(
-                    file, **{item.name: getattr(predictions, item.name) for item in fields(predictions)}
-                )
-            aside.replace(path)
-        except OSError as error:
-            raise cannot_write(path, error) from error
-
-    def load_predictions(self, video_id: str, mode: str) -> ClipPredictions:
-        """Read what `save_predictions` wrote.
-
-        Raises:
-            OutputError: If the file is gone or damaged.
-        """
-        path = self._predictions_path(video_id, mode)
-        try:
-            with np.load(path, allow_pickle=False) as saved:
-                return ClipPredictions(**{item.name: saved[item.name] for item in fields(ClipPredictions)})
-        except Exception as error:  # of a damaged archive NumPy and zipfile raise nearly anything
-            raise OutputError(f"{path}: cannot be read ({error}); remove it and run again with --resume") from error
-
-    def add(self, row: ClipRow) -> ClipRow:
-        """Append the row of a clip whose predictions are saved.
-
-        Returns:
-            The row with the digits that are on disk, so that a resumed run has the same numbers as one that was not.
-
-        Raises:
-            OutputError: If the row cannot be written.
-        """
-        line = _line(row)
-        path = self.folder / "per_video.csv"
-        try:
-            with path.open("a", encoding="utf-8") as file:
-                file.write(line)
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise cannot_write(path, error) from error
-        (values,) = csv.reader([line])
-        self.rows[row.video_id] = ClipRow.parse(dict(zip(COLUMNS, values, strict=True)))
-        return self.rows[row.video_id]
+        run = str(earlier.get("run", run))
+    # The averages of an earlier run do not fit to what comes now.
+    (folder / "results.json").unlink(missing_ok=True)
+    write_json(path, {**settings, "run": run})
+    return run
 
 
-def _line(row: ClipRow) -> str:
-    return csv_line(getattr(row, name) for name in COLUMNS)
-
-
-def _replace(aside: Path, path: Path, content: bytes) -> None:
+def _read_settings(path: Path) -> dict[str, Any]:
     try:
-        aside.write_bytes(content)
-        aside.replace(path)
-    except OSError as error:
-        raise cannot_write(path, error) from error
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise OutputError(f"{path}: cannot be read ({error}); leave out --resume to start anew") from error
+    if not isinstance(settings, dict):
+        raise OutputError(f"{path}: is not a list of settings; leave out --resume to start anew")
+    return settings
 
 
 def average(rows: Sequence[ClipRow]) -> dict[str, float | int | None]:
@@ -229,17 +243,28 @@ def average(rows: Sequence[ClipRow]) -> dict[str, float | int | None]:
         rows: The clips.
 
     Returns:
-        "nme", "nmj", "median_nmj", "evaluations" (None without a clip) and "count".
+        "nme", "median_nme", "nmj", "median_nmj", "evaluations" (None without a clip) and "count".
     """
     rows = sorted(rows, key=lambda row: row.video_id)
     if not rows:
-        return {"nme": None, "nmj": None, "median_nmj": None, "evaluations": None, "count": 0}
-    nmjs = [row.nmj for row in rows]
+        names = ("nme", "median_nme", "nmj", "median_nmj", "evaluations")
+        return {**dict.fromkeys(names), "count": 0}
+    nmes, nmjs = [row.nme for row in rows], [row.nmj for row in rows]
     return {
-        "nme": float(np.mean([row.nme for row in rows])),
+        "nme": float(np.mean(nmes)),
+        "median_nme": float(np.median(nmes)),
         "nmj": float(np.mean(nmjs)),
         "median_nmj": float(np.median(nmjs)),
         # Over frames, not clips: what a run costs.
         "evaluations": float(np.average([row.evaluations for row in rows], weights=[row.frames for row in rows])),
         "count": len(rows),
     }
+
+
+def plain_values(configuration: Any) -> dict[str, Any]:
+    """A dataclass as JSON takes it, which has no infinity: "inf" and "-inf" stand for it, as float() reads them."""
+
+    def plain(value: Any) -> Any:
+        return str(value) if isinstance(value, float) and np.isinf(value) else value
+
+    return {name: plain(value) for name, value in asdict(configuration).items()}

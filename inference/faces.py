@@ -52,6 +52,10 @@ class FollowingRules:
             if not getattr(self, name) > 0:
                 raise OptionError(f"{name} of the following rules must be positive, not {getattr(self, name)}")
 
+    def is_unsure(self, face: FaceLandmarks) -> bool:
+        """Whether the landmarks are too uncertain to be those of a face, or the solve has failed."""
+        return face.relative_uncertainty > self.uncertainty
+
 
 @dataclass(frozen=True, eq=False)
 class Face:
@@ -60,10 +64,12 @@ class Face:
     Attributes:
         number: from 0 in the order of appearance. A face that comes back is a new one.
         landmarks: what is known of it.
+        score: of its last detection, in (0, 1); NaN where its box was given.
     """
 
     number: int
     landmarks: FaceLandmarks
+    score: float = float("nan")
 
 
 @dataclass(eq=False)
@@ -72,6 +78,7 @@ class _Followed:
 
     number: int
     box: np.ndarray
+    score: float = float("nan")
     last: FaceLandmarks | None = None
     misses: int = 0
 
@@ -152,28 +159,30 @@ class FaceTracker:
             self._until_detection = 0
         else:
             self._until_detection = self.rules.detect_every - 1 if detected else self._until_detection - 1
-        return [Face(face.number, face.last) for face in self._faces if face.last is not None]
+        return [Face(face.number, face.last, face.score) for face in self._faces if face.last is not None]
 
     def _step_in_boxes(self, frame: np.ndarray, boxes: Mapping[int, ArrayLike]) -> list[Face]:
         found = self.tracker.step(frame, {number: boxes[number] for number in sorted(boxes)})
         for face in self._faces:
             if face.number not in found:
                 self.tracker.leave(face.number)
-        self._faces = [_Followed(number, face.box, face) for number, face in found.items()]
+        self._faces = [_Followed(number, face.box, last=face) for number, face in found.items()]
         return [Face(number, face) for number, face in found.items()]
 
     def _detect(self, frame: np.ndarray) -> None:
         if self.detector is None:
             self.detector = CenterFaceDetector()
         bgr = frame if self.colour == "bgr" else np.ascontiguousarray(frame[..., ::-1])
-        boxes = self.detector.detect(bgr)[:, :4]
+        found = self.detector.detect(bgr)
+        boxes, scores = found[:, :4], found[:, 4].tolist()
         pairs = match_boxes([face.box for face in self._faces], boxes, self.rules.overlap)
         for index, face in enumerate(self._faces):
             face.misses = 0 if index in pairs else face.misses + 1
+            face.score = scores[pairs[index]] if index in pairs else face.score
         self._keep([face for face in self._faces if face.misses < self.rules.misses])
         for index in sorted(set(range(len(boxes))) - set(pairs.values())):
             if self._is_inside(boxes[index], frame):
-                self._faces.append(_Followed(self._next_number, boxes[index]))
+                self._faces.append(_Followed(self._next_number, boxes[index], scores[index]))
                 self._next_number += 1
 
     def _track(self, frame: np.ndarray, faces: list[_Followed]) -> bool:
@@ -188,9 +197,9 @@ class FaceTracker:
         return none_lost
 
     def _is_lost(self, face: _Followed, frame: np.ndarray) -> bool:
-        if face.last is None or face.last.failed or not self._is_inside(face.box, frame):
+        if face.last is None or self.rules.is_unsure(face.last):
             return True
-        return bool(face.last.uncertainty.mean() > self.rules.uncertainty * np.max(face.box[2:] - face.box[:2]))
+        return not self._is_inside(face.box, frame)
 
     def _keep(self, kept: list[_Followed]) -> None:
         for face in self._faces:

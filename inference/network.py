@@ -60,6 +60,8 @@ def load_network(
             solver or options are given.
         OptionError: an option is out of range.
     """
+    # TF32 would round the convolutions of "fp32" to 10 bits, and differently for other batch sizes.
+    torch.backends.cudnn.allow_tf32 = False
     model = load_checkpoint(path, device).to(memory_format=torch.channels_last)
     if model.config.landmarks != landmarks:
         raise CheckpointError(

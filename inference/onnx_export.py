@@ -111,7 +111,9 @@ def to_onnx(module: nn.Module, inputs: dict[str, Tensor], outputs: tuple[str, ..
         outputs: names.
         digest: see `DIGEST_KEY`.
     """
-    # Unoptimised, because the exporter would fold batch norms into weights that half precision no longer holds;
+    from onnxscript import optimizer
+
+    # Not optimised by the exporter, which would fold batch norms into weights that half precision no longer holds;
     # onnxruntime does it when it loads the file.
     program = torch.onnx.export(
         module.eval(),
@@ -123,6 +125,9 @@ def to_onnx(module: nn.Module, inputs: dict[str, Tensor], outputs: tuple[str, ..
         optimize=False,
         verbose=False,
     )
+    optimizer.inline(program.model)
+    optimizer.fold_constants(program.model, onnx_shape_inference=True)
+    optimizer.remove_unused_nodes(program.model)
     content = program.model_proto
     strip(content)
     store_in_half_precision(content)

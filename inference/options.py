@@ -4,12 +4,16 @@ Nothing here loads torch, so that a script answers `--help` and a wrong option a
 registries of the other rooms; `tests/inference/test_options.py` holds them to it.
 """
 
-import argparse
 from pathlib import Path
+from typing import Any, Protocol
+
+from utils.command_line import integer_in
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
 PRECISIONS = ("fp32", "bf16")
+
+ENGINES = ("auto", "torch", "onnxruntime")
 
 SOLVERS = ("fixed_point", "anderson", "broyden")
 
@@ -22,7 +26,14 @@ CROPS = ("original", "exact", "steady")
 SHIPPED_WEIGHTS = Path(__file__).resolve().parents[1] / "weights" / "ldeq_mini.safetensors"
 
 
-def add_weights_option(parser: argparse.ArgumentParser) -> None:
+class OptionReceiver(Protocol):
+    """A parser or a group of its options."""
+
+    def add_argument(self, *names: str, **settings: Any) -> Any:
+        """See `argparse.ArgumentParser.add_argument`."""
+
+
+def add_weights_option(parser: OptionReceiver) -> None:
     """Let a command line name the checkpoint."""
     parser.add_argument(
         "--landmark_model_weights",
@@ -32,7 +43,27 @@ def add_weights_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_machine_options(parser: argparse.ArgumentParser) -> None:
+def add_machine_options(parser: OptionReceiver) -> None:
     """Let a command line choose the device and the precision, see `resolve_device` and `autocast`."""
-    parser.add_argument("--device", choices=DEVICES, default="auto")
-    parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
+    parser.add_argument(
+        "--device", choices=DEVICES, default="auto", help="where the network runs; auto: a GPU if there is one"
+    )
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="fp32",
+        help="bf16 saves time where the processor has it",
+    )
+
+
+def add_engine_options(parser: OptionReceiver) -> None:
+    """Let a command line choose the engine and its cores, see `open_engine` and `use_threads`."""
+    parser.add_argument(
+        "--engine",
+        choices=ENGINES,
+        default="auto",
+        help="what computes the network; auto: onnxruntime on a CPU if the export of exactly these weights is there",
+    )
+    parser.add_argument(
+        "--threads", type=integer_in(1, 4096), metavar="N", help="cores to use (default: as PyTorch chooses)"
+    )

@@ -8,7 +8,7 @@ import numpy as np
 from models.config import LDEQConfig
 from models.ldeq import LDEQOutput
 from solvers import Status
-from utils.geometry import transform_points
+from utils.geometry import landmark_box, transform_points
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,6 +69,14 @@ class FaceLandmarks:
     def failed(self) -> bool:
         """Whether the solve was not finite, so that there are no landmarks."""
         return not bool(np.isfinite(self.uncertainty).all())
+
+    @property
+    def relative_uncertainty(self) -> float:
+        """Mean uncertainty over the longer side of the tight box of the landmarks; infinite where the solve failed."""
+        if self.failed:
+            return float("inf")
+        box = landmark_box(self.landmarks)
+        return float(self.uncertainty.mean() / max(np.max(box[2:] - box[:2]), np.finfo(float).tiny))
 
 
 def to_results(output: LDEQOutput, config: LDEQConfig) -> FrameResults:

@@ -4,7 +4,14 @@ python -m models.ldeq --summary                 # layers and parameters of the p
 python -m models.ldeq --summary --preset paper
 """
 
-import argparse
+if __name__ == "__main__":
+    # `python -m models.ldeq --summary`; first of all, since torch is slow to load and `--help` does without it.
+    import sys
+
+    from models.summary import main
+
+    sys.exit(main())
+
 import copy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +21,7 @@ from torch import Tensor, nn
 
 from models.backbones import make_backbone
 from models.cell import Cell
-from models.config import PRESETS, LDEQConfig
+from models.config import LDEQConfig
 from models.deq import deq, repeat
 from models.heatmaps import exponential_heatmaps, soft_argmax
 from solvers import Solution, SolverConfig
@@ -120,33 +127,3 @@ class LDEQ(nn.Module):
             )
         keypoints, uncertainty, heatmaps = self.read_out(state)
         return LDEQOutput(keypoints, uncertainty, heatmaps, state.detach(), solution)
-
-
-class OneEvaluation(nn.Module):
-    """Backbone and one evaluation of the cell, in tensors alone, as torchinfo needs it."""
-
-    def __init__(self, model: LDEQ):
-        super().__init__()
-        self.model = model
-
-    def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, S, S) -> (B, Z, S/4, S/4)."""
-        embedded = self.model.embed(images)
-        return self.model.cell(self.model.initial_state(embedded), embedded)
-
-
-def main() -> None:
-    """Print a summary of a preset."""
-    from torchinfo import summary
-
-    parser = argparse.ArgumentParser(description="Print the layers and the parameters of a network.")
-    parser.add_argument("--summary", action="store_true", required=True, help="what to print")
-    parser.add_argument("--preset", choices=PRESETS, default="mini")
-    args = parser.parse_args()
-    config = PRESETS[args.preset]
-    shape = (1, 3, config.image_size, config.image_size)
-    summary(OneEvaluation(LDEQ(config)), shape, depth=4, col_names=("output_size", "num_params", "mult_adds"))
-
-
-if __name__ == "__main__":
-    main()

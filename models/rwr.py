@@ -158,7 +158,7 @@ def change_of_crop(before: Tensor, after: Tensor) -> Tensor:
     Returns:
         (B, 2, 3).
     """
-    linear = after[:, :, :2] @ torch.linalg.inv(before[:, :, :2])
+    linear = after[:, :, :2] @ invert_2x2(before[:, :, :2])
     return torch.cat([linear, after[:, :, 2:] - linear @ before[:, :, 2:]], dim=2)
 
 
@@ -178,17 +178,14 @@ def carry_state(state: Tensor, matrices: Tensor) -> Tensor:
         (B, Z, H, W).
     """
     height, width = state.shape[2:]
-    rows, columns = torch.meshgrid(
-        torch.arange(height, dtype=state.dtype, device=state.device) / height,
-        torch.arange(width, dtype=state.dtype, device=state.device) / width,
-        indexing="ij",
-    )
-    targets = torch.stack([columns, rows], dim=2).view(1, -1, 2)
-    inverse = invert_2x2(matrices[:, :, :2])
-    sources = (targets - matrices[:, :, 2].unsqueeze(1)) @ inverse.transpose(1, 2)
-    # grid_sample counts from the borders of the outer pixels, the coordinates of landmarks from their centres.
-    x, y = (2 * sources - 1).view(-1, height, width, 2).unbind(dim=3)
-    return F.grid_sample(state, torch.stack([x + 1 / width, y + 1 / height], dim=3), align_corners=False)
+    inverse, shift = invert_2x2(matrices[:, :, :2]), matrices[:, :, 2]
+    # The coordinates of the grid go from -1 to 1 between the borders of the outer pixels, those of landmarks count from
+    # the centre of the first pixel: u = 2 p + pixel - 1.
+    offset = torch.stack([1 - 1 / width - 2 * shift[:, 0], 1 - 1 / height - 2 * shift[:, 1]], dim=1)
+    x, y = (inverse @ offset.unsqueeze(2)).unbind(dim=1)
+    backward = torch.cat([inverse, torch.stack([x + 1 / width - 1, y + 1 / height - 1], dim=1)], dim=2)
+    grid = F.affine_grid(backward, [len(state), 1, height, width], align_corners=False)
+    return F.grid_sample(state, grid, align_corners=False)
 
 
 def invert_2x2(matrices: Tensor) -> Tensor:

@@ -13,10 +13,7 @@ import numpy as np
 import torch
 from torchvision.transforms.v2 import functional as F
 
-from training.augmentation_config import AugmentationConfig
-from training.colour import channel_curves, duotone, posterise, shift_hue
-from training.occluders import OCCLUDERS
-from utils.degradation import (
+from datasets.degradation import (
     adjust_gamma,
     compress_jpeg,
     low_resolution,
@@ -25,8 +22,11 @@ from utils.degradation import (
     sensor_noise,
     side_light,
 )
+from datasets.face_warp import HeadTurn, Warp, _compose, face_frame
+from training.augmentation_config import AugmentationConfig
+from training.colour import channel_curves, duotone, posterise, shift_hue
+from training.occluders import OCCLUDERS
 from utils.errors import InputError
-from utils.face_warp import HeadTurn, Warp, _compose, face_frame
 from utils.geometry import box_to_crop, landmark_box, transform_points
 
 _BORDERS = (cv2.BORDER_CONSTANT, cv2.BORDER_REFLECT_101, cv2.BORDER_REPLICATE)

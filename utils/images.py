@@ -1,29 +1,72 @@
 """From a picture to the tensor that the network takes: crop, size, channels."""
 
+import io
+import re
+import warnings
+from pathlib import Path
 from typing import Literal, get_args
 
 import cv2
 import numpy as np
 import torch
+from PIL import Image
+
+from utils.errors import InputError
+from utils.reading import read_bytes
 
 ColourOrder = Literal["bgr", "rgb"]
+
+MAX_PIXELS = 150_000_000
+"""Of a picture; more would take gigabytes."""
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-def decode_image(content: bytes) -> np.ndarray | None:
-    """Decode the content of an image file.
+def read_bgr(path: Path) -> tuple[np.ndarray, bytes]:
+    """Read a picture of any depth, grey or in colour, turned as its metadata say.
 
     Args:
-        content: Any format that OpenCV decodes.
+        path: Any format that OpenCV decodes.
 
     Returns:
-        (H, W, 3) uint8 BGR; None if it does not decode, for example because it is cut short.
+        (H, W, 3) uint8 BGR, and the content of the file.
+
+    Raises:
+        InputError: If the file cannot be read, is too large, or does not decode, for example because it is cut short.
     """
-    # Unlike imread, imdecode refuses a file that is cut short instead of filling up with grey.
-    return cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
+    content = read_bytes(path)
+    size = _declared_size(content)
+    if size is not None and size[0] * size[1] > MAX_PIXELS:
+        raise InputError(
+            f"{path}: a picture of {size[0]} x {size[1]} pixels is more than {MAX_PIXELS // 10**6} million; make it "
+            "smaller"
+        )
+    try:
+        # Unlike imread, imdecode refuses a file that is cut short instead of filling up with grey.
+        picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
+    except cv2.error:
+        # On some damages OpenCV raises instead.
+        picture = None
+    if picture is None or picture.size == 0:
+        raise InputError(f"{path}: is not a picture that decodes; it is damaged or of another format")
+    return picture, content
+
+
+def _declared_size(content: bytes) -> tuple[int, int] | None:
+    """Width and height from the header of a picture, before memory is taken for it; None if Pillow does not know."""
+    try:
+        # Pillow warns of large pictures, and refuses very large ones; the limit here is our own.
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(content)) as picture:
+                return picture.size
+    except Image.DecompressionBombError as error:
+        found = re.search(r"\((\d+) pixels\)", str(error))
+        return (int(found[1]), 1) if found else (MAX_PIXELS + 1, 1)
+    except Exception:  # on a damaged header Pillow raises nearly anything
+        return None
 
 
 def to_rgb(image: np.ndarray, colour: ColourOrder) -> np.ndarray:

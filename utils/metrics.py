@@ -1,4 +1,4 @@
-"""Metrics of landmark detection on stills (NME, FR, AUC) and in video (NME, NMJ), pure functions on numpy arrays.
+"""Metrics of landmark detection on stills (NME, FR, AUC) and in video (NME, NMJ, NAD), pure functions on numpy arrays.
 
 NME, FR and AUC as used with WFLW (Wu et al., CVPR 2018); the temporal measure follows Micaelli et al. (CVPR 2023),
 where it is called NMF.
@@ -164,12 +164,17 @@ def frame_jitter(predicted: ArrayLike, true: ArrayLike) -> np.ndarray:
     predicted, true = _check_landmarks(predicted, true)
     if len(true) < 2:
         raise ValueError(f"jitter needs at least two frames, got {len(true)}")
-    boxes = landmark_box(true[1:])
-    face_size = np.sqrt(np.prod(boxes[:, 2:] - boxes[:, :2], axis=-1)) / 256
-    if not face_size.all():
-        raise ValueError(f"the true landmarks of frame {np.flatnonzero(face_size == 0)[0] + 1} enclose no area")
-    jitter = 100 * np.linalg.norm(np.diff(true - predicted, axis=0), axis=-1) / face_size[:, None]
+    jitter = 100 * np.linalg.norm(np.diff(true - predicted, axis=0), axis=-1) / _face_sizes(true, first=1)[:, None]
     return np.sqrt(np.mean(jitter**2, axis=-1))
+
+
+def _face_sizes(true: np.ndarray, first: int = 0) -> np.ndarray:
+    """sqrt(width * height) / 256 of the tight boxes around true landmarks (T, K, 2), from frame `first` on."""
+    boxes = landmark_box(true[first:])
+    sizes = np.sqrt(np.prod(boxes[:, 2:] - boxes[:, :2], axis=-1)) / 256
+    if not sizes.all():
+        raise ValueError(f"the true landmarks of frame {first + np.flatnonzero(sizes == 0)[0]} enclose no area")
+    return sizes
 
 
 def video_nmj(predicted: ArrayLike, true: ArrayLike) -> float:
@@ -186,6 +191,38 @@ def video_nmj(predicted: ArrayLike, true: ArrayLike) -> float:
         ValueError: As `frame_jitter`.
     """
     return float(np.sqrt(np.mean(frame_jitter(predicted, true) ** 2)))
+
+
+def normalised_allan_deviation(predicted: ArrayLike, true: ArrayLike, window: int) -> float:
+    """Normalised Allan deviation NAD(m): how much the mean error of m frames differs from that of the next m.
+
+    White jitter falls with m as 1 / sqrt(m), drift grows with m, so that the two are told apart. With e_t = 100 *
+    (true_t - predicted_t) / s_t, s_t as for `frame_jitter`, and the means a_l of e_l, .., e_{l+m-1}, the variance of a
+    point is sum over l of |a_{l+m} - a_l|^2 / (2 (T - 2m + 1)). The result is its root mean square over the points.
+    NAD(1) is NMJ / sqrt(2) where the face keeps its size. Source: the Allan variance (1966), as QLOT (2026) applies it
+    to landmarks.
+
+    Args:
+        predicted: (T, K, 2) landmarks in frame pixels.
+        true: (T, K, 2) true landmarks in frame pixels.
+        window: m in frames, at least 1.
+
+    Returns:
+        In hundredths of a pixel of a face of 256 x 256 pixels; NaN for a video of fewer than 2m frames.
+
+    Raises:
+        ValueError: On a window below 1, other shapes, values that are not finite, or true landmarks on a line.
+    """
+    predicted, true = _check_landmarks(predicted, true)
+    if window < 1:
+        raise ValueError(f"the window must be at least one frame, got {window}")
+    if len(true) < 2 * window:
+        return float("nan")
+    errors = 100 * (true - predicted) / _face_sizes(true)[:, None, None]
+    sums = np.concatenate([np.zeros_like(errors[:1]), np.cumsum(errors, axis=0)])
+    means = (sums[window:] - sums[:-window]) / window
+    changes = means[window:] - means[:-window]
+    return float(np.sqrt(np.mean(np.sum(changes**2, axis=-1)) / 2))
 
 
 def frame_shake(landmarks: Sequence[np.ndarray]) -> float:

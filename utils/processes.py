@@ -82,6 +82,26 @@ def gather(part: Any, process: Process) -> list[Any] | None:
     return parts
 
 
+def broadcast(value: Any, process: Process) -> Any:
+    """What the first process has, on all of them.
+
+    Args:
+        value: Anything that can be pickled; of the first process, that of the others is left.
+        process: This process.
+
+    Raises:
+        UserError: If another process has ended.
+    """
+    if process.world_size == 1:
+        return value
+    values = [value]
+    try:
+        distributed.broadcast_object_list(values)
+    except RuntimeError as error:
+        raise UserError(f"another process has ended early ({str(error).splitlines()[0]})") from error
+    return values[0]
+
+
 def is_first_report() -> bool:
     """Whether no other process of this torchrun has asked this before; so an error that all meet is told once."""
     if not distributed.is_torchelastic_launched():
@@ -91,6 +111,6 @@ def is_first_report() -> bool:
 
 
 def initialise_worker(worker_id: int) -> None:
-    """`worker_init_fn` of a `DataLoader`: one thread for OpenCV, as PyTorch gives itself; the main process has Ctrl-C."""
+    """`worker_init_fn` of a `DataLoader`: one thread for OpenCV, as PyTorch has; Ctrl-C is for the main process."""
     cv2.setNumThreads(0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -5,20 +5,25 @@ import multiprocessing
 import os
 import re
 import signal
+import socket
 import sys
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from tqdm import tqdm
 
 from utils.errors import InputError
-from utils.images import decode_image
+from utils.images import read_bgr
+from utils.reading import cannot_read, check_file
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
+
+LAST_WEBCAM = 99
 
 ASSUMED_RATE = 25.0
 """Frames per second where a source does not say."""
@@ -56,16 +61,23 @@ def open_source(text: str) -> Source:
         InputError: There is no such thing, or it holds no picture.
     """
     if text.isdecimal():
+        if len(text) > len(str(LAST_WEBCAM)) or int(text) > LAST_WEBCAM:
+            raise InputError(
+                f"webcam {text[:20]}: indices go to {LAST_WEBCAM}; a file of that name is meant by ./{text[:20]}"
+            )
         return Source("webcam", f"webcam_{int(text)}", (), ASSUMED_RATE, None, int(text))
     path = Path(text)
     if path.is_dir():
-        pictures = [entry for entry in path.iterdir() if entry.is_file() and is_picture(entry)]
+        try:
+            entries = list(path.iterdir())
+        except OSError as error:
+            raise cannot_read(path, error) from error
+        pictures = [entry for entry in entries if entry.is_file() and is_picture(entry)]
         if not pictures:
             raise InputError(f"{path}: the folder holds no picture ({' '.join(PICTURE_SUFFIXES)}); give another")
         pictures.sort(key=lambda entry: natural_order(entry.name))
         return Source("folder", path.resolve().name or "folder", tuple(pictures), ASSUMED_RATE, len(pictures))
-    if not path.is_file():
-        raise InputError(f"{path}: no such file or folder; give a picture, a folder, a video or the index of a webcam")
+    check_file(path, "give a picture, a folder, a video or the index of a webcam")
     if is_picture(path):
         return Source("picture", path.stem, (path,), ASSUMED_RATE, 1)
     capture = _open_video(path)
@@ -102,15 +114,9 @@ def read_picture(path: Path) -> np.ndarray:
         (H, W, 3) uint8 BGR.
 
     Raises:
-        InputError: If the file cannot be read or does not decode, for example because it is cut short.
+        InputError: See `utils.images.read_bgr`.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); check the file") from error
-    picture = decode_image(content)
-    if picture is None:
-        raise InputError(f"{path}: is not a picture that decodes; it is damaged or of another format")
+    picture, content = read_bgr(path)
     alpha = _read_alpha(content)
     if alpha is None or alpha.shape != picture.shape[:2]:
         return picture
@@ -121,12 +127,13 @@ def read_picture(path: Path) -> np.ndarray:
 def _read_alpha(content: bytes) -> np.ndarray | None:
     """(H, W) uint8, turned as the metadata say; None without transparency. OpenCV would decode it, but not turn it."""
     try:
-        with Image.open(io.BytesIO(content)) as picture:
+        with warnings.catch_warnings(), Image.open(io.BytesIO(content)) as picture:
+            warnings.simplefilter("ignore")
             if not picture.has_transparency_data:
                 return None
             return np.asarray(ImageOps.exif_transpose(picture).convert("RGBA").getchannel("A"))
-    except (UnidentifiedImageError, OSError):
-        # A format that only OpenCV knows.
+    except Exception:
+        # A format that only OpenCV knows, or a damage that only Pillow minds; it raises nearly anything then.
         return None
 
 
@@ -179,10 +186,30 @@ def _open_webcam(index: int) -> cv2.VideoCapture:
 
 
 def has_display() -> bool:
-    """Whether a window can be opened. OpenCV would end the process where it cannot."""
+    """Whether a window can be opened: a display answers. OpenCV would end the process where none does."""
     if sys.platform in ("win32", "darwin"):
         return True
-    return bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+    wayland = os.environ.get("WAYLAND_DISPLAY")
+    if wayland and _answers(socket.AF_UNIX, str(Path(os.environ.get("XDG_RUNTIME_DIR", "/")) / wayland)):
+        return True
+    display = re.fullmatch(r"(?:[a-z]+/)?([^:]*):(\d{1,4})(?:\.\d+)?", os.environ.get("DISPLAY", ""))
+    if display is None:
+        return False
+    host, number = display[1], int(display[2])
+    if host in ("", "unix"):
+        path = f"/tmp/.X11-unix/X{number}"
+        return _answers(socket.AF_UNIX, path) or (sys.platform == "linux" and _answers(socket.AF_UNIX, "\0" + path))
+    return _answers(socket.AF_INET, (host, 6000 + number))
+
+
+def _answers(family: socket.AddressFamily, address: str | tuple[str, int]) -> bool:
+    try:
+        with socket.socket(family, socket.SOCK_STREAM) as connection:
+            connection.settimeout(2)
+            connection.connect(address)
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def initialise_decoder(worker_id: int = 0) -> None:

@@ -9,6 +9,7 @@ from evaluation.comparison import (
     NME_TOLERANCE,
     LabelledTrack,
     MethodScore,
+    filter_curve,
     format_table,
     motion_lag,
     score_tracks,
@@ -16,7 +17,7 @@ from evaluation.comparison import (
     tune_filter,
 )
 from evaluation.filters import ExponentialMovingAverage, Filter, OneEuro, SavitzkyGolay, filter_grids
-from utils.metrics import video_nme, video_nmj
+from utils.metrics import normalised_allan_deviation, video_nme, video_nmj
 
 FILTERS: list[Filter] = [
     ExponentialMovingAverage(0.4),
@@ -169,8 +170,8 @@ def test_a_score_is_the_mean_over_clips_and_the_median_of_their_jitter():
     nmjs = [video_nmj(track.predicted, track.true) for track in tracks]
     assert score["nmj"] == pytest.approx(np.mean(nmjs))
     assert score["median_nmj"] == pytest.approx(sorted(nmjs)[1])
-    assert score["nme"] == pytest.approx(np.mean([video_nme(track.predicted, track.true) for track in tracks]))
-    assert score["lag"] == pytest.approx(0, abs=0.05)
+    assert score["nme_percent"] == pytest.approx(np.mean([video_nme(track.predicted, track.true) for track in tracks]))
+    assert score["lag_frames"] == pytest.approx(0, abs=0.05)
 
 
 def test_a_filter_sees_landmarks_in_units_of_the_face():
@@ -183,7 +184,7 @@ def test_a_filter_sees_landmarks_in_units_of_the_face():
 def test_tuning_takes_the_steadiest_setting_that_keeps_the_error():
     tracks = [LabelledTrack(moving_face(60) + random_landmarks(60, seed), moving_face(60), 200) for seed in range(2)]
     settings = [ExponentialMovingAverage(alpha) for alpha in (0.02, 0.3, 0.9, 1.0)]
-    best = tune_filter(settings, lambda: iter(tracks))
+    best = tune_filter(settings, iter(tracks)).best
 
     def mean(measure, smooth: Filter) -> float:
         return np.mean([measure(track.filtered(smooth).predicted, track.true) for track in tracks])
@@ -197,15 +198,73 @@ def test_tuning_takes_the_steadiest_setting_that_keeps_the_error():
 def test_tuning_takes_the_least_error_where_every_setting_raises_it():
     tracks = [LabelledTrack(moving_face(60), moving_face(60) + 1, 200)]
     settings = [ExponentialMovingAverage(alpha) for alpha in (0.1, 0.5)]
-    assert tune_filter(settings, lambda: iter(tracks)).alpha == 0.5
+    assert tune_filter(settings, iter(tracks)).best.alpha == 0.5
 
 
-def test_the_table_has_a_line_a_method_and_a_dash_for_a_lag_that_is_not_known():
+def test_the_frontier_of_a_filter_has_the_settings_that_no_other_beats_in_both():
+    tracks = [LabelledTrack(moving_face(60) + random_landmarks(60, seed), moving_face(60), 200) for seed in range(2)]
+    settings = [ExponentialMovingAverage(alpha) for alpha in (0.02, 0.3, 0.9, 1.0)]
+    frontier = tune_filter(settings, iter(tracks)).frontier
+    curve = filter_curve(frontier, iter(tracks))
+    assert (np.diff(curve[:, 0]) > 0).all()
+    assert (np.diff(curve[:, 1]) < 0).all()
+    for nme, nmj in filter_curve(settings, iter(tracks)):
+        assert ((curve[:, 0] <= nme) & (curve[:, 1] <= nmj)).any()
+
+
+def test_the_curve_of_a_filter_is_the_mean_over_clips_of_each_setting():
+    tracks = [LabelledTrack(moving_face(20) + random_landmarks(20, seed), moving_face(20), 200) for seed in range(2)]
+    smooth = ExponentialMovingAverage(0.5)
+    expected = np.mean(
+        [
+            [measure(track.filtered(smooth).predicted, track.true) for measure in (video_nme, video_nmj)]
+            for track in tracks
+        ],
+        axis=0,
+    )
+    np.testing.assert_allclose(filter_curve([smooth], iter(tracks)), [expected])
+
+
+def test_nad_is_the_mean_over_the_clips_that_are_long_enough():
+    tracks = [LabelledTrack(moving_face(n) + random_landmarks(n, n), moving_face(n), 200) for n in (6, 10)]
+    score = score_tracks(iter(tracks))
+    nads = {m: [normalised_allan_deviation(track.predicted, track.true, m) for track in tracks] for m in (1, 4)}
+    assert score["nad_1"] == pytest.approx(np.mean(nads[1]))
+    assert score["nad_4"] == pytest.approx(nads[4][1])
+    assert math.isnan(score["nad_16"])
+
+
+def test_the_table_has_a_line_a_method_and_a_dash_for_what_is_not_known():
     lines = format_table(
         [
-            MethodScore("RwR", 1.5, 100.0, 90.0, 0.125, 2.0, 12.5),
-            MethodScore("no RwR", 1.25, 120.0, 95.0, math.nan, 11.0, 40.0),
+            MethodScore("RwR", "original", 1.5, 100.0, 90.0, 70.0, 40.0, 20.0, 0.125, 2.0, 12.5),
+            MethodScore("no RwR", "steady", 1.25, 120.0, 95.0, 80.0, 50.0, math.nan, math.nan, 11.0, 40.0),
         ]
     ).splitlines()
-    assert lines[1].split() == ["RwR", "1.500", "100.00", "90.00", "0.12", "2.00", "12.50"]
-    assert lines[2].split() == ["no", "RwR", "1.250", "120.00", "95.00", "-", "11.00", "40.00"]
+    assert lines[1].split() == [
+        "RwR",
+        "original",
+        "1.500",
+        "100.00",
+        "90.00",
+        "70.00",
+        "40.00",
+        "20.00",
+        "0.12",
+        "2.00",
+        "12.50",
+    ]
+    assert lines[2].split() == [
+        "no",
+        "RwR",
+        "steady",
+        "1.250",
+        "120.00",
+        "95.00",
+        "80.00",
+        "50.00",
+        "-",
+        "-",
+        "11.00",
+        "40.00",
+    ]

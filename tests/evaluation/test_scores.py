@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from evaluation.scores import Predictions, Score, write_predictions
+from evaluation.scores import Predictions, Score, format_scores, write_predictions
 from utils.command_line import format_duration
 from utils.errors import OutputError
 from utils.files import prepare_output_folder, write_csv, write_json
@@ -29,15 +29,16 @@ def make_predictions(faces: int) -> Predictions:
 
 
 def test_the_error_of_a_face_is_its_shift_over_the_distance_of_the_eye_corners():
-    np.testing.assert_allclose(make_predictions(4).nmes(list("abcd")), [0, 0.02, 0.04, 0.06], atol=1e-12)
+    np.testing.assert_allclose(make_predictions(4).nmes(), [0, 0.02, 0.04, 0.06], atol=1e-12)
 
 
-def test_a_prediction_that_is_not_finite_is_an_error_that_names_the_face():
+def test_a_face_whose_solve_failed_has_no_error():
     predictions = make_predictions(4)
     keypoints = predictions.keypoints.copy()
     keypoints[2, 5, 0] = np.nan
-    with pytest.raises(OutputError, match=r"1 predictions are not finite, the first for c\.png"):
-        replace(predictions, keypoints=keypoints).nmes(["a.png", "b.png", "c.png", "d.png"])
+    predictions = replace(predictions, keypoints=keypoints)
+    assert predictions.failed.tolist() == [False, False, True, False]
+    np.testing.assert_allclose(predictions.nmes(), [0, 0.02, np.nan, 0.06], atol=1e-12)
 
 
 def test_concatenating_keeps_the_order_of_the_parts():
@@ -58,10 +59,35 @@ def test_a_score_has_percent_percent_and_a_share():
     # The area below a step at x is 0.10 - x.
     assert score.auc == pytest.approx((0.08 + 0.04) / 4 / 0.10, abs=1e-3)
     assert score.count == 4
+    assert score.median_nme == pytest.approx(8)
+    assert score.failed == 0
+
+
+def test_a_failed_face_counts_as_a_failure_and_is_left_out_of_the_mean_error():
+    score = Score.of(np.array([0.02, np.nan, 0.04, 0.06]))
+    assert (score.nme, score.median_nme) == pytest.approx((4, 4))
+    assert score.fr == pytest.approx(25)
+    assert score.auc == pytest.approx((0.08 + 0.06 + 0.04) / 4 / 0.10, abs=1e-3)
+    assert (score.count, score.failed) == (4, 1)
+
+
+def test_where_every_face_failed_there_is_no_error_at_all():
+    score = Score.of(np.full(3, np.nan))
+    assert (score.nme, score.median_nme, score.fr, score.auc) == (None, None, 100, 0)
+    assert "NME %: nan" in score.lines("test")
+
+
+def test_the_table_has_a_line_a_split_with_plain_heads():
+    scores = {"test": Score.of(np.array([0.02, 0.06, 0.10, 0.22])), "test_blur": Score.of(np.array([]))}
+    head, test, blur = format_scores(scores).splitlines()
+    assert head.split("  ")[-1].strip() == "AUC@10 %" or head.endswith("AUC@10 %")
+    assert [name in head for name in ("faces", "NME %", "median NME %", "FR@10 % %")] == [True] * 4
+    assert test.split() == ["test", "4", "10.00", "8.00", "25.00", "0.300"]
+    assert blur.split() == ["test_blur", "0", "-", "-", "-", "-"]
 
 
 def test_a_score_is_printed_in_the_lines_of_the_original():
-    assert Score(3.9465690643, 2.4, 0.62124933333, 2500).lines("test").splitlines() == [
+    assert Score(3.9465690643, 2.4, 0.62124933333, 2500, 3.5, 0).lines("test").splitlines() == [
         "------------ test ------------",
         "NME %: 3.946569",
         "FR_0.1% : 2.400000",

@@ -12,6 +12,9 @@ FRAME = cv2.resize(np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=
 LEFT, RIGHT = np.array([10.0, 20.0, 50.0, 60.0]), np.array([90.0, 30.0, 140.0, 90.0])
 
 
+OPTION_NAMES = {"mode": "mode", "threshold": "threshold", "min_face": "smallest face"}
+
+
 class ScriptedDetector:
     """Sees the boxes of a script, one entry a call."""
 
@@ -76,12 +79,12 @@ def test_a_box_of_the_detector_becomes_a_landmark_box_by_shift_and_size():
 
 @pytest.mark.parametrize("shape", [(480, 640), (640, 360), (97, 61), (1, 1)])
 def test_the_detector_takes_frames_of_any_size_and_finds_no_face_on_a_grey_one(shape):
-    assert CenterFaceDetector(64).detect(np.full((*shape, 3), 128, np.uint8)).shape == (0, 5)
+    assert CenterFaceDetector("picture").detect(np.full((*shape, 3), 128, np.uint8)).shape == (0, 5)
 
 
-@pytest.mark.parametrize("options", [{"side": 8}, {"threshold": 0.0}, {"threshold": 1.0}])
+@pytest.mark.parametrize("options", [{"mode": "pictures"}, {"min_face": 0.5}, {"threshold": 0.0}, {"threshold": 1.0}])
 def test_an_option_of_the_detector_out_of_range_is_an_error_that_names_it(options):
-    with pytest.raises(ValueError, match=next(iter(options))):
+    with pytest.raises(ValueError, match=OPTION_NAMES[next(iter(options))]):
         CenterFaceDetector(**options)
 
 

@@ -5,7 +5,7 @@ import sys
 from typing import get_args
 
 from inference import options
-from inference.engines import Precision
+from inference.engines import EngineName, Precision
 from models.rwr import VARIANTS
 from solvers import SOLVERS
 from solvers.contract import StopRule
@@ -17,6 +17,7 @@ def test_the_names_are_those_of_the_registries():
     assert get_args(StopRule) == options.STOP_RULES
     assert tuple(VARIANTS) == options.RWR_VARIANTS
     assert tuple(CROP_RULES) == options.CROPS
+    assert get_args(EngineName) == options.ENGINES
     assert get_args(Precision) == options.PRECISIONS
 
 

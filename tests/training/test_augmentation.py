@@ -5,15 +5,15 @@ import cv2
 import numpy as np
 import pytest
 
+from datasets.degradation import adjust_gamma, low_resolution, motion_blur, occlude, sensor_noise, side_light
+from datasets.face_warp import HeadTurn, face_frame
 from datasets.wflw import Face, crop_face
 from training.augmentation import Augmentation
 from training.augmentation_config import AugmentationConfig
 from training.colour import channel_curves, duotone, posterise, shift_hue
 from training.occluders import face_mask, glasses, goggles, hand
 from training.sampling import profile_measure
-from utils.degradation import adjust_gamma, low_resolution, motion_blur, occlude, sensor_noise, side_light
 from utils.errors import InputError, OptionError
-from utils.face_warp import HeadTurn, face_frame
 from utils.geometry import landmark_box, transform_points
 from utils.landmark_groups import FLIP_PERMUTATION
 

@@ -1,7 +1,15 @@
 import numpy as np
 import pytest
 
-from utils.metrics import area_under_curve, error_curve, failure_rate, nme, video_nme, video_nmj
+from utils.metrics import (
+    area_under_curve,
+    error_curve,
+    failure_rate,
+    nme,
+    normalised_allan_deviation,
+    video_nme,
+    video_nmj,
+)
 
 K = 98
 
@@ -182,3 +190,54 @@ def test_video_nmj_names_the_frame_whose_landmarks_enclose_no_area():
     true[2, :, 1] = 0.5
     with pytest.raises(ValueError, match="frame 2 enclose no area"):
         video_nmj(true, true)
+
+
+def test_nad_by_hand():
+    # Face of 256 x 256, errors 0, 0, 2, 4 px to the left: the means of 1 frame change by 0, 2, 2, so the variance is
+    # (0 + 4 + 4) / (2 * 3) px^2; the one pair of means of 2 frames, 0 and 3, gives 9 / 2 px^2.
+    true = square_landmarks(frames=4, side=256)
+    predicted = true - np.array([[0, 0], [0, 0], [2, 0], [4, 0]])[:, None]
+    assert normalised_allan_deviation(predicted, true, 1) == pytest.approx(100 * np.sqrt(8 / 6))
+    assert normalised_allan_deviation(predicted, true, 2) == pytest.approx(100 * np.sqrt(9 / 2))
+
+
+def test_nad_takes_every_window_of_m_frames():
+    # Of 5 frames there are two pairs of means of 2: (1 + 3) / 2 - 0 = 2, and (3 + 5) / 2 - (0 + 1) / 2 = 3.5.
+    true = square_landmarks(frames=5, side=256)
+    predicted = true + np.array([[0, 0], [0, 0], [1, 0], [3, 0], [5, 0]])[:, None]
+    assert normalised_allan_deviation(predicted, true, 2) == pytest.approx(100 * np.sqrt((4 + 3.5**2) / (2 * 2)))
+
+
+def test_nad_is_a_root_mean_square_over_points_of_errors_normalised_by_their_own_frame():
+    # Two frames, the second face twice as large; one of K points is off by 2 px there, so by 1 px of 256.
+    true = square_landmarks(frames=2, side=256)
+    true[1] *= 2
+    predicted = true.copy()
+    predicted[1, 7] += (0, 2)
+    assert normalised_allan_deviation(predicted, true, 1) == pytest.approx(100 * np.sqrt(1 / (2 * K)))
+
+
+def test_nad_of_one_frame_is_nmj_over_the_root_of_2_where_the_face_keeps_its_size():
+    true = square_landmarks(frames=30, side=300)
+    predicted = true + np.random.default_rng(0).normal(size=true.shape)
+    assert normalised_allan_deviation(predicted, true, 1) == pytest.approx(video_nmj(predicted, true) / np.sqrt(2))
+
+
+def test_nad_tells_jitter_from_drift():
+    true = square_landmarks(frames=2000, side=256)
+    noise = np.random.default_rng(0).normal(size=true.shape)
+    jitter = [normalised_allan_deviation(true + noise, true, m) for m in (1, 4, 16)]
+    assert jitter[0] / jitter[1] == pytest.approx(2, rel=0.05)
+    assert jitter[1] / jitter[2] == pytest.approx(2, rel=0.05)
+    drift = 0.01 * np.arange(2000)[:, None, None] * np.array([1, 0])
+    assert normalised_allan_deviation(true + drift, true, 16) == pytest.approx(
+        16 * normalised_allan_deviation(true + drift, true, 1)
+    )
+
+
+def test_nad_is_not_known_of_a_video_shorter_than_two_windows():
+    true = square_landmarks(frames=7, side=256)
+    assert np.isnan(normalised_allan_deviation(true, true, 4))
+    assert normalised_allan_deviation(true, true, 3) == 0
+    with pytest.raises(ValueError, match="at least one frame"):
+        normalised_allan_deviation(true, true, 0)

@@ -1,0 +1,79 @@
+"""The ways in which the frames of a clip are solved and cut out."""
+
+from dataclasses import dataclass, replace
+
+from evaluation.settings import ClipSettings
+from inference.engines import Engine
+from inference.streams import Streams
+from models import LDEQ
+from models.rwr import VARIANTS, RwRConfig
+from utils.crops import CROP_RULES, CropRule
+
+FAITHFUL = "faithful"
+ORIGINAL_CROP, STEADY_CROP = "original", "steady"
+
+
+@dataclass(frozen=True)
+class Method:
+    """How clips are inferred.
+
+    Attributes:
+        variant: Name of one of `models.rwr.VARIANTS`; None where every frame is solved on its own.
+        crop: Name of one of `utils.crops.CROP_RULES`.
+    """
+
+    variant: str | None
+    crop: str = ORIGINAL_CROP
+
+    @property
+    def name(self) -> str:
+        """For files and results.json, for example "rwr" or "no_rwr_on_steady_crops"."""
+        solving = "no_rwr" if self.variant is None else "rwr"
+        if self.variant not in (None, FAITHFUL):
+            solving += f"_{self.variant}"
+        return solving if self.crop == ORIGINAL_CROP else f"{solving}_on_{self.crop}_crops"
+
+    @property
+    def title(self) -> str:
+        """For people; it does not name the crop."""
+        if self.variant is None:
+            return "no RwR"
+        return "RwR" if self.variant == FAITHFUL else f"RwR, {self.variant}"
+
+    @property
+    def rule(self) -> CropRule:
+        """How the faces are cut out."""
+        return CROP_RULES[self.crop]
+
+    def rwr(self, settings: ClipSettings) -> RwRConfig | None:
+        """RwR with the evaluations that the command line asks for; None where every frame is solved on its own."""
+        if self.variant is None:
+            return None
+        return replace(
+            VARIANTS[self.variant],
+            max_iters=settings.rwr_max_iters,
+            final_evaluation=not settings.rwr_take_one_less_inference_step,
+        )
+
+    def streams(self, model: LDEQ, engine: Engine, slots: int, settings: ClipSettings) -> Streams:
+        """What solves the frames of clips that lie side by side in so many slots."""
+        return Streams(model, self.rwr(settings), precision=settings.precision, batch_size=slots, engine=engine)
+
+
+def scored_method(settings: ClipSettings) -> Method:
+    """The method of which the numbers are printed."""
+    return Method(settings.rwr_variant if settings.rwr else None, settings.crop)
+
+
+def methods_of(settings: ClipSettings) -> tuple[Method, ...]:
+    """All the methods that a run infers.
+
+    A comparison has every way of solving on every crop, so that what RwR does and what the crop does are told apart.
+    """
+    if settings.compare:
+        variants = dict.fromkeys((None, FAITHFUL, settings.rwr_variant))
+        crops = dict.fromkeys((ORIGINAL_CROP, settings.crop, STEADY_CROP))
+        return tuple(Method(variant, crop) for crop in crops for variant in variants)
+    if settings.plot:
+        return Method(None, settings.crop), Method(settings.rwr_variant, settings.crop)
+    return (scored_method(settings),)

@@ -1,0 +1,151 @@
+"""RwR, no RwR, and no RwR with temporal filters, each on the same frames and the same crops."""
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from datasets.wflw_v import Clip, read_boxes, read_landmarks
+from evaluation.comparison import (
+    TUNING_RULE,
+    LabelledTrack,
+    MethodScore,
+    filter_curve,
+    format_table,
+    score_tracks,
+    tune_filter,
+)
+from evaluation.convergence import milliseconds_per_frame
+from evaluation.filters import filter_grids
+from evaluation.methods import Method
+from evaluation.settings import ClipSettings
+from evaluation.video_figures import comparison_figure
+from evaluation.video_inference import load_crops
+from evaluation.video_results import VideoResults
+from inference.engines import Engine
+from models import LDEQ
+from utils.files import save_figure, write_csv
+from utils.geometry import box_to_crop
+from utils.progress import progress_bar
+
+TIMED_FRAMES = 30
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Every method on the clips that filters were not tuned on.
+
+    Attributes:
+        scores: The methods without filter, then the filters at their best settings, crop by crop.
+        curves: By crop and name of a filter the (settings, 2) NME in percent and NMJ of its settings.
+        evaluated: Ids of the clips.
+        tuning: Ids of the clips that filters were tuned on.
+    """
+
+    scores: tuple[MethodScore, ...]
+    curves: dict[tuple[str, str], np.ndarray]
+    evaluated: tuple[str, ...]
+    tuning: tuple[str, ...]
+
+    @property
+    def caption(self) -> str:
+        """How the table and the figure came about."""
+        return (
+            f"{len(self.evaluated)} clips. Filters at their best setting: {TUNING_RULE}. Tuning clips, not evaluated: "
+            f"{', '.join(self.tuning)}. NMJ and NAD in 1/100 pixel of a face of 256 x 256 pixels. Lag in frames, "
+            "positive where late. Milliseconds a frame: the network on one clip, all methods in turn, and the filter; "
+            "without decoding."
+        )
+
+    def text(self) -> str:
+        """The table for people."""
+        return f"{format_table(self.scores)}\n{self.caption}"
+
+    def plain(self) -> dict[str, Any]:
+        """For results.json."""
+        methods = [
+            {name: None if value != value else value for name, value in asdict(score).items()} for score in self.scores
+        ]
+        return {"methods": methods, "tuning_clips": list(self.tuning), "tuning_rule": TUNING_RULE}
+
+    def write(self, results: VideoResults) -> None:
+        """Write comparison.csv and comparison.png.
+
+        Raises:
+            OutputError: If one cannot be written.
+        """
+        columns = {name: [getattr(score, name) for score in self.scores] for name in asdict(self.scores[0])}
+        write_csv(results.folder / "comparison.csv", columns)
+        save_figure(comparison_figure(self.scores, self.curves, self.caption), results.folder / "comparison.png")
+
+
+def load_tracks(clips: Iterable[Clip], method: Method, results: VideoResults) -> Iterator[LabelledTrack]:
+    """The saved predictions for clips beside the truth, a clip at a time."""
+    for clip in clips:
+        face_side = 1 / box_to_crop(read_boxes(clip)[0], size=1)[0, 0]
+        yield LabelledTrack(results.load(clip, method).landmarks, read_landmarks(clip), face_side)
+
+
+def compare(
+    evaluated: Sequence[Clip],
+    tuning: Sequence[Clip],
+    model: LDEQ,
+    engine: Engine,
+    results: VideoResults,
+    settings: ClipSettings,
+) -> Comparison:
+    """Score every method of a run, and those without RwR once more under every filter at its best setting.
+
+    Args:
+        evaluated: The clips that count.
+        tuning: The clips that filters are tuned on.
+        model: The network, for the times.
+        engine: What computes it.
+        results: Has the predictions for all of them.
+        settings: See `ClipSettings`.
+    """
+    solvers = {method: method.streams(model, engine, 1, settings).step for method in results.methods}
+    by_rule = load_crops(evaluated[0], TIMED_FRAMES, model, tuple({method.rule: None for method in results.methods}))
+    milliseconds = milliseconds_per_frame(solvers, {method: by_rule[method.rule] for method in results.methods})
+    grids = filter_grids()
+    scores: list[MethodScore] = []
+    curves: dict[tuple[str, str], np.ndarray] = {}
+    fresh = [method for method in results.methods if method.variant is None]
+    with progress_bar(len(fresh) * len(grids), "filter", "comparison") as progress:
+        for method in results.methods:
+            solved = [results.load(clip, method).evaluations for clip in evaluated]
+            evaluations = float(np.concatenate(solved).mean())
+            measured = score_tracks(load_tracks(evaluated, method, results))
+            score = MethodScore(
+                method.title, method.crop, **measured, evaluations=evaluations, milliseconds=milliseconds[method]
+            )
+            scores.append(score)
+        for method in fresh:
+            unfiltered = next(score for score in scores if (score.method, score.crop) == (method.title, method.crop))
+            first = next(load_tracks(evaluated, method, results))
+            for name, grid in grids.items():
+                tuned = tune_filter(grid, load_tracks(tuning, method, results))
+                started = time.perf_counter()
+                tuned.best(first.predicted)
+                filtering = 1000 * (time.perf_counter() - started) / len(first.predicted)
+                measured = score_tracks(track.filtered(tuned.best) for track in load_tracks(evaluated, method, results))
+                score = MethodScore(
+                    f"{method.title}, {name} ({tuned.best.setting})",
+                    method.crop,
+                    **measured,
+                    evaluations=unfiltered.evaluations,
+                    milliseconds=unfiltered.milliseconds + filtering,
+                )
+                scores.append(score)
+                curves[method.crop, name] = filter_curve(tuned.frontier, load_tracks(evaluated, method, results))
+                progress.update()
+    crops = list(dict.fromkeys(method.crop for method in results.methods))
+    scores.sort(key=lambda score: crops.index(score.crop))
+    return Comparison(
+        tuple(scores),
+        curves,
+        tuple(clip.video_id for clip in evaluated),
+        tuple(clip.video_id for clip in tuning),
+    )

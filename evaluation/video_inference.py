@@ -1,0 +1,151 @@
+"""Inferring clips, several side by side, by one or more methods."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from datasets.clip_stream import Frame, TimeStep, read_crops, stream_crops
+from datasets.wflw import NUM_LANDMARKS
+from datasets.wflw_v import Clip
+from evaluation.methods import Method
+from evaluation.settings import ClipSettings
+from inference.engines import Engine
+from inference.results import FrameResults
+from models import LDEQ
+from utils.crops import CropRule
+from utils.geometry import transform_points
+from utils.images import to_network_input
+
+
+@dataclass(frozen=True, eq=False)
+class ClipPredictions:
+    """What a network said about the T frames of a clip.
+
+    Attributes:
+        landmarks: (T, K, 2) float32 x, y in frame pixels; NaN where the solve failed.
+        evaluations: (T,) int64 evaluations of the cell.
+        residual: (T,) float32 residual of the last evaluation that measured one; NaN without a solver.
+    """
+
+    landmarks: np.ndarray
+    evaluations: np.ndarray
+    residual: np.ndarray
+
+    @classmethod
+    def empty(cls, frames: int, points: int = NUM_LANDMARKS) -> "ClipPredictions":
+        """Room for the predictions of a clip of `frames` frames with `points` landmarks each."""
+        return cls(
+            np.full((frames, points, 2), np.nan, np.float32),
+            np.zeros(frames, np.int64),
+            np.full(frames, np.nan, np.float32),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class InferredClip:
+    """A clip that has ended.
+
+    Attributes:
+        clip: The clip.
+        predictions: Of every method.
+        reason: Why it cannot be evaluated; None if all its frames were inferred.
+    """
+
+    clip: Clip
+    predictions: dict[Method, ClipPredictions]
+    reason: str | None
+
+
+def infer_clips(
+    clips: Sequence[Clip],
+    model: LDEQ,
+    engine: Engine,
+    methods: Sequence[Method],
+    settings: ClipSettings,
+    report: Callable[[str], None],
+    advance: Callable[[int], object],
+) -> Iterator[InferredClip]:
+    """Infer clips side by side.
+
+    Args:
+        clips: The clips; may be none.
+        model: In evaluation mode.
+        engine: What computes it.
+        methods: How they are inferred.
+        settings: See `ClipSettings`.
+        report: Takes a line a frame, under `verbose_solver`.
+        advance: Takes the number of frames that are done.
+
+    Yields:
+        Every clip as it ends.
+    """
+    if not clips:
+        return
+    slots = settings.WFLW_V_batch_size
+    streams = {method: method.streams(model, engine, slots, settings) for method in methods}
+    rules = tuple(dict.fromkeys(method.rule for method in methods))
+    predictions: dict[int, dict[Method, ClipPredictions]] = {}
+    for step in stream_crops(clips, slots, model.config.image_size, settings.WFLW_V_workers, rules):
+        for end in step.ended:
+            yield InferredClip(clips[end.clip], predictions.pop(end.clip, {}), end.reason)
+        if step.slots.size == 0:
+            continue
+        images = [to_device(step.images[:, index], model) for index in range(len(rules))]
+        for method, of_method in streams.items():
+            crop = rules.index(method.rule)
+            matrices = step.matrices[:, crop]
+            frames = of_method.step(images[crop], matrices, step.slots, step.frames == 0)
+            for index in step.clips.tolist():
+                of_clip = predictions.setdefault(index, {})
+                of_clip.setdefault(method, ClipPredictions.empty(clips[index].frames))
+            _keep(frames, matrices, step, {index: predictions[index][method] for index in step.clips.tolist()})
+            if settings.verbose_solver:
+                for row, (index, position) in enumerate(zip(step.clips.tolist(), step.frames.tolist(), strict=True)):
+                    report(
+                        f"video {clips[index].video_id} frame {position} {method.title}: "
+                        f"{frames.evaluations[row]} evaluations, residual {frames.residual[row]:.2e}"
+                    )
+        advance(len(step.slots))
+
+
+def _keep(frames: FrameResults, matrices: np.ndarray, step: TimeStep, predictions: dict[int, ClipPredictions]) -> None:
+    """Put the results of the frames of a time step where they belong."""
+    for row, (index, position) in enumerate(zip(step.clips.tolist(), step.frames.tolist(), strict=True)):
+        of_clip = predictions[index]
+        of_clip.landmarks[position] = transform_points(frames.keypoints[row], matrices[row], inverse=True)
+        of_clip.evaluations[position] = frames.evaluations[row]
+        of_clip.residual[position] = frames.residual[row]
+
+
+def to_device(images: np.ndarray, model: LDEQ) -> Tensor:
+    """Crops (n, S, S, 3) uint8 RGB as the network takes them."""
+    return to_network_input(images).to(next(model.parameters()).device, memory_format=torch.channels_last)
+
+
+def load_crops(clip: Clip, frames: int, model: LDEQ, rules: Sequence[CropRule]) -> dict[CropRule, "CropSequence"]:
+    """The first crops of a clip, cut out by each of some rules, on the model's device."""
+    read: list[Frame] = list(islice(read_crops(clip, model.config.image_size, rules), frames))
+    return {
+        rule: CropSequence(
+            to_device(np.stack([frame.images[index] for frame in read]), model),
+            np.stack([frame.matrices[index] for frame in read]),
+        )
+        for index, rule in enumerate(rules)
+    }
+
+
+@dataclass(frozen=True, eq=False)
+class CropSequence:
+    """The crops of consecutive frames of one clip.
+
+    Attributes:
+        images: (T, 3, S, S) on the model's device.
+        matrices: (T, 2, 3) float64, from frame pixels to the crop as [0, 1] x [0, 1].
+    """
+
+    images: Tensor
+    matrices: np.ndarray

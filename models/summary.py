@@ -1,0 +1,37 @@
+"""Layers and parameters of a preset on the screen: `python -m models.ldeq --summary`."""
+
+import argparse
+
+PRESETS = ("mini", "paper")
+
+
+def main() -> None:
+    """Print a summary of a preset."""
+    parser = argparse.ArgumentParser(
+        prog="python -m models.ldeq", description="Print the layers and the parameters of a network."
+    )
+    parser.add_argument("--summary", action="store_true", required=True, help="what to print")
+    parser.add_argument("--preset", choices=PRESETS, default="mini")
+    args = parser.parse_args()
+    # Loaded here, since torch is slow to load and `--help` does without it.
+    from torch import Tensor, nn
+    from torchinfo import summary
+
+    from models.config import preset
+    from models.ldeq import LDEQ
+
+    class OneEvaluation(nn.Module):
+        """Backbone and one evaluation of the cell, in tensors alone, as torchinfo needs it."""
+
+        def __init__(self, model: LDEQ):
+            super().__init__()
+            self.model = model
+
+        def forward(self, images: Tensor) -> Tensor:
+            """(B, 3, S, S) -> (B, Z, S/4, S/4)."""
+            embedded = self.model.embed(images)
+            return self.model.cell(self.model.initial_state(embedded), embedded)
+
+    model = LDEQ(preset(args.preset))
+    size = model.config.image_size
+    summary(OneEvaluation(model), (1, 3, size, size), depth=4, col_names=("output_size", "num_params", "mult_adds"))

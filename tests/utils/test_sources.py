@@ -1,0 +1,124 @@
+import socket
+import struct
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from utils import sources
+from utils.errors import InputError
+from utils.images import MAX_PIXELS, read_bgr
+from utils.sources import has_display, open_source, read_picture
+
+
+def png_that_claims(width: int, height: int) -> bytes:
+    """The beginning of a PNG of another size than it holds."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    head = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(bytes(100))) + chunk(b"IEND", b"")
+
+
+CLAIMS = {
+    "png": png_that_claims,
+    "ppm": lambda width, height: f"P6 {width} {height} 255\n".encode() + bytes(100),
+    "bmp": lambda width, height: (
+        b"BM" + struct.pack("<IHHI", 154, 0, 0, 54) + struct.pack("<IiiHHIIiiII", 40, width, height, 1, 24, *6 * [0])
+    ),
+}
+
+
+@pytest.mark.parametrize("suffix", CLAIMS)
+@pytest.mark.parametrize(("width", "height"), [(16_320, 12_240), (60_000, 60_000)])
+def test_a_picture_that_claims_to_be_huge_is_refused_before_memory_is_taken(suffix, width, height, tmp_path: Path):
+    path = tmp_path / f"huge.{suffix}"
+    path.write_bytes(CLAIMS[suffix](width, height))
+    with pytest.raises(InputError, match=rf"huge\.{suffix}: a picture of .* pixels is more than 150 million"):
+        read_picture(path)
+
+
+def test_the_largest_pictures_of_cameras_are_allowed():
+    assert MAX_PIXELS > 108_000_000
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "bmp", "tiff", "ppm", "pgm"])
+def test_a_damaged_picture_is_an_error_that_names_it_or_a_picture(suffix: str, tmp_path: Path):
+    generator = np.random.default_rng(0)
+    path = tmp_path / f"face.{suffix}"
+    shape = (40, 50) if suffix == "pgm" else (40, 50, 3)
+    assert cv2.imwrite(str(path), generator.integers(0, 255, shape, dtype=np.uint8))
+    whole = path.read_bytes()
+    for number in range(60):
+        content = bytearray(whole)
+        if number % 3 == 0:
+            content = content[: generator.integers(len(whole))]
+        for place in generator.integers(0, min(len(content), 200) or 1, 6) if content else ():
+            content[place] = generator.integers(256)
+        path.write_bytes(bytes(content))
+        try:
+            picture = read_picture(path)
+        except InputError as error:
+            assert str(path) in str(error)
+        else:
+            assert picture.dtype == np.uint8
+            assert picture.ndim == 3
+            assert picture.size > 0
+
+
+def test_transparency_is_white(tmp_path: Path):
+    Image.new("RGBA", (4, 3), (10, 20, 30, 0)).save(tmp_path / "clear.png")
+    assert (read_picture(tmp_path / "clear.png") == 255).all()
+
+
+@pytest.mark.parametrize("content", [b"", b"x", b"\x89PNG\r\n\x1a\n", bytes(1000)])
+def test_what_is_no_picture_is_refused(content: bytes, tmp_path: Path):
+    (tmp_path / "face.png").write_bytes(content)
+    with pytest.raises(InputError, match=r"face\.png: is not a picture that decodes"):
+        read_bgr(tmp_path / "face.png")
+
+
+@pytest.mark.parametrize("text", ["99999999999", "100", "9" * 5000])
+def test_a_webcam_that_cannot_be_is_refused(text: str):
+    with pytest.raises(InputError, match="indices go to 99"):
+        open_source(text)
+
+
+def test_a_folder_without_permission_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def refuse(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(InputError, match=r"cannot be read \(Permission denied\)"):
+        open_source(str(tmp_path))
+
+
+def test_a_display_that_does_not_answer_is_none(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sources.sys, "platform", "linux")
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    for name in (":97", ":97.0", "localhost:4321", "nonsense", ""):
+        monkeypatch.setenv("DISPLAY", name)
+        assert not has_display()
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        number = server.getsockname()[1] - 6000
+        if number < 10_000:
+            monkeypatch.setenv("DISPLAY", f"127.0.0.1:{number}.0")
+            assert has_display()
+
+
+def test_a_dead_wayland_display_is_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setattr(sources.sys, "platform", "linux")
+    monkeypatch.delenv("DISPLAY", raising=False)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.setenv("WAYLAND_DISPLAY", "wayland-7")
+    assert not has_display()
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "wayland-7"))
+        server.listen()
+        assert has_display()
