@@ -8,6 +8,8 @@ begins with the backbone of W and a fresh cell at 64 pixels and sees as many sam
 measurements.json; the output folder gets table.md and curves.png. Runs that have been measured are not run again.
 """
 
+from __future__ import annotations
+
 import argparse
 import json
 import subprocess
@@ -15,30 +17,22 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from statistics import mean
+from typing import TYPE_CHECKING, Any
 
 if __name__ == "__main__":
     # A script's own folder comes first on the path, and there `solvers` would be the benchmark of that name.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-import numpy as np
-import torch
-from matplotlib.figure import Figure
-from torch.utils.data import DataLoader
-
-from datasets.clip_stream import TimeStep, stream_crops
-from datasets.wflw import WFLWCrops, read_faces
-from datasets.wflw_v import Clip, list_clips, read_landmarks
-from inference.network import predict
-from inference.streams import Streams
-from models import LDEQ, load_checkpoint
-from models.ldeq import LDEQOutput
-from models.rwr import RwRConfig
-from solvers import AndersonConfig, FixedPointConfig, SolverConfig
+from inference.options import SHIPPED_WEIGHTS
 from utils.command_line import positive_integer, run
-from utils.geometry import transform_points
-from utils.images import to_network_input
-from utils.metrics import nme, video_nme, video_nmj
+
+if TYPE_CHECKING:
+    from datasets.clip_stream import TimeStep
+    from datasets.wflw_v import Clip
+    from models import LDEQ
+    from models.ldeq import LDEQOutput
+    from solvers import SolverConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGE_SIZE = 64
@@ -70,28 +64,36 @@ COMMON = (
     *("--preset", "mini", "--image_size", str(IMAGE_SIZE), "--initial_part", "backbone", "--max_depth", "4"),
     *("--epochs", "1", "--batch_size", "16", "--learning_rate", "1e-3", "--warm_up", "0.05", "--ema_decay", "0.99"),
 )
-VIDEO_MODES = {
-    "fresh": None,
-    "RwR": RwRConfig(),
-    "RwR, crop": RwRConfig(carry="crop"),
-}
+VIDEO_MODES: dict[str, dict[str, Any] | None] = {"fresh": None, "RwR": {}, "RwR, crop": {"carry": "crop"}}
+"""Options of RwR; None solves every frame from zeros."""
 
 
-def main() -> None:
-    """Train, measure, report."""
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--faces", type=Path, required=True)
     parser.add_argument("--clips", type=Path, required=True)
-    parser.add_argument("--initial_weights", type=Path, default=ROOT / "weights" / "ldeq_mini.safetensors")
+    parser.add_argument("--initial_weights", type=Path, default=SHIPPED_WEIGHTS)
     parser.add_argument("--samples", type=positive_integer, default=6400, help="of each run")
     parser.add_argument("--only", nargs="+", choices=RUNS, default=list(RUNS), metavar="RUN")
     parser.add_argument("--only_report", action="store_true", help="table and curves of what has been measured")
     parser.add_argument("--output_folder", type=Path, default=Path("runs/depth"))
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Train, measure, report."""
+    args = parse_arguments()
+    import torch
+
+    from datasets.clip_stream import stream_crops
+    from datasets.wflw_v import list_clips
+    from models import load_checkpoint
+
     torch.set_num_threads(1)
-    clips = list_clips(args.clips, "all").clips
+    clips = () if args.only_report else list_clips(args.clips, "all").clips
     steps: list[TimeStep] = []
-    for name in args.only if not args.only_report else ():
+    for name in () if args.only_report else args.only:
         folder = args.output_folder / name.replace(", ", "_").replace(" ", "_")
         if (folder / MEASUREMENTS).exists():
             continue
@@ -122,6 +124,14 @@ def train(folder: Path, options: tuple[str, ...], args: argparse.Namespace) -> N
 
 def measure_faces(model: LDEQ, faces: Path) -> dict[str, Any]:
     """NME of the list `test` after some evaluations, contraction, and share converged."""
+    import torch
+    from torch.utils.data import DataLoader
+
+    from datasets.wflw import WFLWCrops, read_faces
+    from inference.network import predict
+    from solvers import AndersonConfig, FixedPointConfig
+    from utils.metrics import nme
+
     batches = list(DataLoader(WFLWCrops(read_faces(faces, "test"), model.config.image_size), batch_size=64))
     truth = torch.cat([landmarks for _, landmarks in batches]).numpy()
 
@@ -145,15 +155,25 @@ def measure_faces(model: LDEQ, faces: Path) -> dict[str, Any]:
     }
 
 
-@torch.inference_mode()
 def measure_clips(model: LDEQ, clips: Sequence[Clip], steps: Sequence[TimeStep]) -> dict[str, Any]:
     """NME and NMJ of fresh solves and of RwR with 2 evaluations a frame, means over the clips of each split."""
-    streams = {mode: Streams(model, config) for mode, config in VIDEO_MODES.items()}
+    import numpy as np
+
+    from datasets.wflw_v import read_landmarks
+    from inference.streams import Streams
+    from models.rwr import RwRConfig
+    from utils.geometry import transform_points
+    from utils.images import to_network_input
+    from utils.metrics import video_nme, video_nmj
+
+    streams = {
+        mode: Streams(model, None if options is None else RwRConfig(**options)) for mode, options in VIDEO_MODES.items()
+    }
     found = {mode: [np.empty((clip.frames, 98, 2)) for clip in clips] for mode in streams}
     for step in steps:
         if step.slots.size == 0:
             continue
-        images = to_network_input(step.images[:, 0]).to(memory_format=torch.channels_last)
+        images = to_network_input(step.images[:, 0])
         matrices = step.matrices[:, 0]
         for mode, of_mode in streams.items():
             keypoints = of_mode.step(images, matrices, step.slots, step.frames == 0).keypoints
@@ -168,9 +188,7 @@ def measure_clips(model: LDEQ, clips: Sequence[Clip], steps: Sequence[TimeStep])
                 for predicted, true, clip in zip(landmarks, truth, clips, strict=True)
                 if clip.split == split
             ]
-            scores[f"{mode} {split}"] = [
-                float(np.mean([measure(*pair) for pair in pairs])) for measure in (video_nme, video_nmj)
-            ]
+            scores[f"{mode} {split}"] = [mean(measure(*pair) for pair in pairs) for measure in (video_nme, video_nmj)]
     return scores
 
 
@@ -197,13 +215,15 @@ def table(rows: list[dict[str, Any]]) -> str:
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
     """NME over evaluations, and the change of NMJ by RwR against the contraction."""
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(12, 4.5), layout="constrained")
     depth, memory = figure.subplots(1, 2)
     markers = "osD^v<>Pp*hXd8"
     for row, marker in zip(rows, markers, strict=False):
-        errors = np.array([row["nme"][str(budget)] for budget in BUDGETS])
-        depth.plot(BUDGETS, errors / errors[-1], marker=marker, label=row["name"])
-        change = np.mean([100 * (row[f"RwR {split}"][1] / row[f"fresh {split}"][1] - 1) for split in ("easy", "hard")])
+        errors = [row["nme"][str(budget)] / row["nme"][str(BUDGETS[-1])] for budget in BUDGETS]
+        depth.plot(BUDGETS, errors, marker=marker, label=row["name"])
+        change = mean(100 * (row[f"RwR {split}"][1] / row[f"fresh {split}"][1] - 1) for split in ("easy", "hard"))
         memory.plot(row["contraction"], change, marker=marker, linestyle="none", label=row["name"])
     depth.set(
         xscale="log", xlabel="evaluations of the cell from zeros", ylabel="NME over that after 16", xticks=BUDGETS
