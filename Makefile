@@ -1,11 +1,12 @@
 # make benchmark   the WFLW benchmark on the weights and the sample faces that ship
 # make test        lint and tests
-# Both create the environment in .venv first, where it is missing or older than the requirements.
+# make fuzz        thousands of damaged files, options and folders; CASES and SEED choose how many and which
+# All create the environment in .venv first, where it is missing or older than the requirements.
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: benchmark test clean
+.PHONY: benchmark test fuzz clean
 
 benchmark: .venv/.installed
 	$(BIN)/python test_LDEQ_WFLW.py
@@ -14,6 +15,12 @@ test: .venv/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest
+
+CASES ?= 3000
+SEED ?= 0
+
+fuzz: .venv/.installed-dev
+	$(BIN)/python tests/fuzz/campaign.py --cases $(CASES) --seed $(SEED)
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -25,12 +25,17 @@ from utils.command_line import run
 TOLERANCE = 1e-4
 
 
-def main() -> None:
-    """Export, check, report."""
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_weights_option(parser)
     parser.add_argument("--output_folder", type=Path, help="(default: that of the checkpoint)")
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Export, check, report."""
+    args = parse_arguments()
 
     from inference.exports import export_paths
     from inference.onnx_export import export_network, largest_difference

@@ -15,10 +15,10 @@ import argparse
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if __name__ == "__main__":
     # A script's own folder comes first on the path, and there `solvers` would be the benchmark of that name.
@@ -93,8 +93,7 @@ def with_compaction(model: LDEQ, compact: bool) -> LDEQ:
     return model.with_solver(replace(model.config.solver, compact=compact))
 
 
-@dataclass
-class Pass:
+class Pass(NamedTuple):
     """One pass over all faces: seconds, samples that the cell computed, evaluations that the solver used, keypoints."""
 
     seconds: float

@@ -119,10 +119,10 @@ def measure(video: Path, args: argparse.Namespace) -> dict[str, float]:
             detector.seconds = 0.0
             faces = follower.step(frame)
             followed = time.perf_counter()
-            draw_faces(frame, [face.landmarks.landmarks for face in faces])
+            draw_faces(frame, [face.landmarks for face in faces])
             drawn = time.perf_counter()
             if faces:
-                boxes = np.array([face.landmarks.box for face in faces])
+                boxes = np.array([face.box for face in faces])
                 crop_faces(frame, boxes, model.config.image_size, "bgr", config.crop)
             crop = time.perf_counter() - drawn
             # The first pass only warms up.

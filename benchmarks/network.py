@@ -2,6 +2,7 @@
 
 python benchmarks/network.py                                                  # the shipped weights and sample
 python benchmarks/network.py --landmark_model_weights W --dataset_path D --output_folder results
+python benchmarks/network.py --preset paper                                   # the costs of a size, random weights
 
 Times are those of one face: what is computed once per image, and one evaluation of the cell, in each engine that is
 there, measured in turn. The reference is the network in PyTorch as it is trained, without folding. Every budget of the
@@ -24,6 +25,7 @@ if __name__ == "__main__":
 from benchmarks.measuring import add_measuring_options, median_ratio, milliseconds_in_turn, report
 from evaluation.settings import RAW_BOXES, SAMPLE
 from inference.options import ENGINES, add_engine_options, add_machine_options, add_weights_option
+from training.config import PRESETS
 from utils.command_line import positive_integer, run
 from utils.errors import CheckpointError, OptionError
 
@@ -43,6 +45,7 @@ def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_weights_option(parser)
+    parser.add_argument("--preset", choices=PRESETS, help="random weights of this size, and the first table only")
     parser.add_argument("--dataset_path", type=Path, default=SAMPLE, help="WFLW (default: the sample)")
     parser.add_argument("--raw_box", choices=RAW_BOXES, default="landmarks", help="what raw faces are cropped from")
     parser.add_argument("--batch_size", type=positive_integer, default=32, help="of the second table (%(default)s)")
@@ -59,11 +62,17 @@ def main() -> None:
 
     from datasets.wflw import NUM_LANDMARKS, WFLWCrops, load_wflw_test
     from inference.network import load_network, resolve_device, use_threads
+    from models import LDEQ, preset
 
     use_threads(args.threads)
     device = resolve_device(args.device)
-    model = load_network(args.landmark_model_weights, device, NUM_LANDMARKS, "sample").eval()
+    if args.preset:
+        model = LDEQ(preset(args.preset)).to(device).eval()
+    else:
+        model = load_network(args.landmark_model_weights, device, NUM_LANDMARKS, "sample").eval()
     report(measure_engines(model, args), device, args.output_folder and args.output_folder / "engines.csv")
+    if args.preset:
+        return
     faces = load_wflw_test(args.dataset_path, args.raw_box).faces
     batches = list(DataLoader(WFLWCrops(faces, model.config.image_size), args.batch_size))
     table = measure_convergence(model, batches, args.precision, args.engine)

@@ -87,4 +87,6 @@ def compress_jpeg(image: np.ndarray, quality: int) -> np.ndarray:
     """Encode an image (H, W, 3) RGB uint8 as JPEG of a quality in 1 to 100 and decode it again."""
     bgr = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     _, encoded = cv2.imencode(".jpg", bgr, (cv2.IMWRITE_JPEG_QUALITY, quality))
-    return cv2.cvtColor(cv2.imdecode(encoded, cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB)
+    decoded = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
+    assert decoded is not None, "what was just encoded decodes"
+    return cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)

@@ -26,7 +26,7 @@ from torch.utils.data import Dataset
 from datasets.images import read_image
 from utils.crops import crop_box
 from utils.errors import InputError
-from utils.geometry import box_to_crop, landmark_box, transform_points
+from utils.geometry import FARTHEST, box_to_crop, check_in_reach, landmark_box, transform_points
 from utils.images import resize_image, to_network_input
 from utils.metrics import OUTER_EYE_CORNERS
 from utils.reading import read_lines
@@ -141,11 +141,15 @@ def crop_face(face: Face, size: int = 256) -> tuple[np.ndarray, np.ndarray]:
         The crop, (size, size, 3) uint8 RGB, and the landmarks, (98, 2) float64, in units of its side.
 
     Raises:
-        InputError: If the image does not decode.
+        InputError: If the image does not decode, or the face lies far outside of it.
     """
     image = face.read_image()
     if face.box is not None:
-        crop, matrix = crop_box(image, face.box, size)
+        try:
+            check_in_reach(face.landmarks, image.shape[1], image.shape[0])
+            crop, matrix = crop_box(image, face.box, size)
+        except ValueError as error:
+            raise InputError(f"{face.image_path}: the face labelled there: {error}; correct its line") from error
         return crop, transform_points(face.landmarks, matrix)
     image, landmarks = pad_to_landmarks(image, face.landmarks)
     return resize_image(image, size), np.clip(landmarks / PRECROPPED_SIZE, 0, 1)
@@ -345,12 +349,16 @@ def _parse_numbers(fields: list[str], where: str) -> np.ndarray:
             raise InputError(f"{where}: {field!r} is not a number; correct the line") from None
     if not np.isfinite(values).all():
         raise InputError(f"{where}: holds {values[~np.isfinite(values)][0]}; every number must be finite")
+    if np.abs(values).max() > FARTHEST:
+        raise InputError(f"{where}: holds {np.abs(values).max():g}, which is outside every picture; correct the line")
     return values
 
 
 def _check_eyes(landmarks: np.ndarray, where: str) -> np.ndarray:
     """The landmarks, if an error can be normalised by their outer eye corners."""
     first, second = OUTER_EYE_CORNERS
-    if np.array_equal(landmarks[first], landmarks[second]):
-        raise InputError(f"{where}: the outer eye corners, landmarks {first} and {second}, coincide; correct the line")
+    if not np.linalg.norm(landmarks[first] - landmarks[second]) >= 1:
+        raise InputError(
+            f"{where}: the outer eye corners, landmarks {first} and {second}, are under a pixel apart; correct the line"
+        )
     return landmarks

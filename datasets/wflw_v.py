@@ -21,6 +21,8 @@ import numpy as np
 
 from datasets.wflw import NUM_LANDMARKS
 from utils.errors import ClipError, InputError
+from utils.geometry import FARTHEST
+from utils.metrics import OUTER_EYE_CORNERS
 from utils.reading import open_array, read_lines
 
 SPLITS = ("easy", "hard", "all")
@@ -183,7 +185,7 @@ def read_boxes(clip: Clip) -> np.ndarray:
     """The boxes of a clip: (T, 4) float64 x1, y1, x2, y2 in pixels.
 
     Raises:
-        ClipError: If a box is not finite.
+        ClipError: If a box is not finite or outside every picture.
     """
     return _finite(_open_boxes(clip.root, clip.video_id)[:, :4], f"bboxes/{clip.video_id}.npy")
 
@@ -192,16 +194,29 @@ def read_landmarks(clip: Clip) -> np.ndarray:
     """The true landmarks of a clip: (T, 98, 2) float64 x, y in pixels.
 
     Raises:
-        ClipError: If a coordinate is not finite.
+        ClipError: If a coordinate is not finite or outside every picture, or the eyes of a frame coincide.
     """
-    return _finite(_open_landmarks(clip.root, clip.video_id), f"landmarks/{clip.video_id}.npy")
+    name = f"landmarks/{clip.video_id}.npy"
+    landmarks = _finite(_open_landmarks(clip.root, clip.video_id), name)
+    first, second = OUTER_EYE_CORNERS
+    close = ~(np.linalg.norm(landmarks[:, first] - landmarks[:, second], axis=-1) >= 1)
+    if close.any():
+        raise ClipError(
+            f"{name}: frame {np.flatnonzero(close)[0]}: the outer eye corners, landmarks {first} and {second}, are "
+            "under a pixel apart; correct it"
+        )
+    return landmarks
 
 
 def _finite(array: np.ndarray, name: str) -> np.ndarray:
-    values = np.array(array, dtype=np.float64)
+    with np.errstate(over="ignore"):  # half precision and long double have other ranges
+        values = np.array(array, dtype=np.float64)
     finite = np.isfinite(values).reshape(len(values), -1).all(axis=1)
     if not finite.all():
         raise ClipError(f"{name}: frame {np.flatnonzero(~finite)[0]} holds a number that is not finite; correct it")
+    far = (np.abs(values) > FARTHEST).reshape(len(values), -1).any(axis=1)
+    if far.any():
+        raise ClipError(f"{name}: frame {np.flatnonzero(far)[0]} holds a number outside every picture; correct it")
     return values
 
 
@@ -239,4 +254,4 @@ def frame_rate(clip: Clip, otherwise: float = 25) -> float:
     capture = cv2.VideoCapture(str(clip.video_path), cv2.CAP_FFMPEG)
     rate = capture.get(cv2.CAP_PROP_FPS)
     capture.release()
-    return rate if rate > 0 else otherwise
+    return rate if 0 < rate <= 1000 else otherwise

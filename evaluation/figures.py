@@ -21,6 +21,9 @@ COLUMNS = 5
 
 PANEL_INCHES = 2.6
 
+FEWEST_FACES = 20
+"""Of a subset that has a curve: one face of fewer is a step of more than 5 %."""
+
 
 @dataclass(frozen=True, eq=False)
 class Panel:
@@ -39,28 +42,39 @@ class Panel:
     true: np.ndarray
 
 
-def error_curves(nmes: Mapping[str, np.ndarray], threshold: float = 0.10) -> Figure:
+def error_curves(nmes: Mapping[str, np.ndarray], title: str, threshold: float = 0.10) -> Figure:
     """Cumulative error curves, one for each list of faces, with their areas in the legend.
 
     Args:
-        nmes: Errors (N,) as fractions by the name of the list; empty ones are left out.
+        nmes: Errors (N,) as fractions by the name of the list, NaN for a face without landmarks. Below `FEWEST_FACES`
+            only the first list, of which the others are subsets, has a curve.
+        title: What stands above: weights and data.
         threshold: End of the curves.
     """
-    figure = Figure(figsize=(7.5, 5), layout="constrained")
+    figure = Figure(figsize=(9, 5), layout="constrained")
     axes = figure.add_subplot()
-    colours = matplotlib.colormaps["Dark2"].colors
-    for index, (name, errors) in enumerate(nmes.items()):
-        if errors.size == 0:
+    colours = matplotlib.color_sequences["Dark2"]
+    left_out = []
+    for index, (name, of_list) in enumerate(nmes.items()):
+        if of_list.size == 0 or (index > 0 and of_list.size < FEWEST_FACES):
+            left_out.append(f"{name} ({of_list.size})")
             continue
+        # A face without landmarks is never within an error.
+        errors = np.where(np.isnan(of_list), np.inf, of_list)
         # The whole list is the reference for its subsets, so it stands out.
         style = {"color": "black", "linewidth": 2.4} if index == 0 else {"color": colours[(index - 1) % len(colours)]}
-        label = f"{name} (AUC {area_under_curve(errors, threshold):.3f}, {errors.size} faces)"
+        label = f"{name}: AUC {area_under_curve(errors, threshold):.3f}, {errors.size} faces"
         x, shares = error_curve(errors, threshold)
         axes.plot(100 * x, 100 * shares, label=label, zorder=3 if index == 0 else 2, **style)
+    axes.set_title(title, fontsize="medium")
     axes.set(xlabel="NME %", ylabel="faces with at most this error, %", xlim=(0, 100 * threshold), ylim=(0, 100))
     axes.grid(color="0.9")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize="small", loc="upper left")
+    # Beside the axes, where no curve goes.
+    axes.legend(frameon=False, fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
+    if left_out:
+        text = f"Without a curve, fewer than {FEWEST_FACES} faces: {', '.join(left_out)}"
+        figure.supxlabel(text, fontsize="x-small", wrap=True)
     return figure
 
 

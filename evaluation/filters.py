@@ -17,13 +17,12 @@ from utils.errors import OptionError
 
 
 class Filter(Protocol):
-    """A temporal filter.
+    """A temporal filter."""
 
-    Attributes:
-        name: What it is called in tables.
-    """
-
-    name: str
+    @property
+    def name(self) -> str:
+        """What it is called in tables."""
+        ...
 
     def __call__(self, landmarks: np.ndarray) -> np.ndarray:
         """Smooth landmarks (T, K, 2), T at least 1, over time; the result has the same shape."""

@@ -16,9 +16,12 @@ UNITS = {
     "fr": "percent of the faces, NME above 10 %",
     "auc": "area under the cumulative error curve up to an NME of 10 %, in [0, 1]",
     "count": "faces",
+    "evaluations": "of the cell",
+    "residual": "|f(z) - z| / |f(z)| of the solver; without the division if its criterion is absolute",
+    "uncertainty_percent_of_crop": "standard deviation of the heatmaps, mean over landmarks",
     "failed": "faces whose solve was not finite; they count as errors in fr and auc and are left out of nme",
 }
-"""Of the numbers of a `Score`."""
+"""Of the numbers in results.json and per_face.csv."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,4 +135,4 @@ def write_predictions(path: Path, predictions: Predictions, **indices: np.ndarra
     Raises:
         OutputError: If the file cannot be written.
     """
-    write_arrays(path, **vars(predictions), **indices)
+    write_arrays(path, {**vars(predictions), **indices})

@@ -70,15 +70,19 @@ class Comparison:
         ]
         return {"methods": methods, "tuning_clips": list(self.tuning), "tuning_rule": TUNING_RULE}
 
-    def write(self, results: VideoResults) -> None:
+    def write(self, results: VideoResults, title: str) -> None:
         """Write comparison.csv and comparison.png.
+
+        Args:
+            results: The folder.
+            title: Of the figure: weights and data.
 
         Raises:
             OutputError: If one cannot be written.
         """
         columns = {name: [getattr(score, name) for score in self.scores] for name in asdict(self.scores[0])}
         write_csv(results.folder / "comparison.csv", columns)
-        save_figure(comparison_figure(self.scores, self.curves, self.caption), results.folder / "comparison.png")
+        save_figure(comparison_figure(self.scores, self.curves, title), results.folder / "comparison.png")
 
 
 def load_tracks(clips: Iterable[Clip], method: Method, results: VideoResults) -> Iterator[LabelledTrack]:

@@ -1,6 +1,6 @@
 """Inferring clips, several side by side, by one or more methods."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -15,10 +15,15 @@ from evaluation.methods import Method
 from evaluation.settings import ClipSettings
 from inference.engines import Engine
 from inference.results import FrameResults
+from inference.streams import Streams
 from models import LDEQ
 from utils.crops import CropRule
 from utils.geometry import transform_points
 from utils.images import to_network_input
+from utils.pipeline import ReadAhead
+
+STEPS_AHEAD = 8
+"""Time steps that are decoded and put in order while earlier ones are inferred."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,12 +33,14 @@ class ClipPredictions:
     Attributes:
         landmarks: (T, K, 2) float32 x, y in frame pixels; NaN where the solve failed.
         evaluations: (T,) int64 evaluations of the cell.
-        residual: (T,) float32 residual of the last evaluation that measured one; NaN without a solver.
+        start_residual: (T,) float32, see `inference.results.FrameResults`.
+        answer_residual: (T,) float32 likewise.
     """
 
     landmarks: np.ndarray
     evaluations: np.ndarray
-    residual: np.ndarray
+    start_residual: np.ndarray
+    answer_residual: np.ndarray
 
     @classmethod
     def empty(cls, frames: int, points: int = NUM_LANDMARKS) -> "ClipPredictions":
@@ -41,6 +48,7 @@ class ClipPredictions:
         return cls(
             np.full((frames, points, 2), np.nan, np.float32),
             np.zeros(frames, np.int64),
+            np.full(frames, np.nan, np.float32),
             np.full(frames, np.nan, np.float32),
         )
 
@@ -68,8 +76,8 @@ def infer_clips(
     settings: ClipSettings,
     report: Callable[[str], None],
     advance: Callable[[int], object],
-) -> Iterator[InferredClip]:
-    """Infer clips side by side.
+) -> Generator[InferredClip, None, None]:
+    """Infer clips side by side; they are decoded ahead.
 
     Args:
         clips: The clips; may be none.
@@ -88,17 +96,30 @@ def infer_clips(
     slots = settings.WFLW_V_batch_size
     streams = {method: method.streams(model, engine, slots, settings) for method in methods}
     rules = tuple(dict.fromkeys(method.rule for method in methods))
+    steps = stream_crops(clips, slots, model.config.image_size, settings.WFLW_V_workers, rules)
+    with ReadAhead(((step, to_network_input(step.images)) for step in steps), STEPS_AHEAD) as ahead:
+        yield from _infer_steps(ahead, clips, streams, rules, settings, report, advance)
+
+
+def _infer_steps(
+    steps: Iterable[tuple[TimeStep, Tensor]],
+    clips: Sequence[Clip],
+    streams: dict[Method, Streams],
+    rules: Sequence[CropRule],
+    settings: ClipSettings,
+    report: Callable[[str], None],
+    advance: Callable[[int], object],
+) -> Iterator[InferredClip]:
     predictions: dict[int, dict[Method, ClipPredictions]] = {}
-    for step in stream_crops(clips, slots, model.config.image_size, settings.WFLW_V_workers, rules):
+    for step, images in steps:
         for end in step.ended:
             yield InferredClip(clips[end.clip], predictions.pop(end.clip, {}), end.reason)
         if step.slots.size == 0:
             continue
-        images = [to_device(step.images[:, index], model) for index in range(len(rules))]
         for method, of_method in streams.items():
             crop = rules.index(method.rule)
             matrices = step.matrices[:, crop]
-            frames = of_method.step(images[crop], matrices, step.slots, step.frames == 0)
+            frames = of_method.step(images[:, crop], matrices, step.slots, step.frames == 0)
             for index in step.clips.tolist():
                 of_clip = predictions.setdefault(index, {})
                 of_clip.setdefault(method, ClipPredictions.empty(clips[index].frames))
@@ -107,7 +128,7 @@ def infer_clips(
                 for row, (index, position) in enumerate(zip(step.clips.tolist(), step.frames.tolist(), strict=True)):
                     report(
                         f"video {clips[index].video_id} frame {position} {method.title}: "
-                        f"{frames.evaluations[row]} evaluations, residual {frames.residual[row]:.2e}"
+                        f"{frames.evaluations[row]} evaluations, start residual {frames.start_residual[row]:.2e}"
                     )
         advance(len(step.slots))
 
@@ -118,7 +139,8 @@ def _keep(frames: FrameResults, matrices: np.ndarray, step: TimeStep, prediction
         of_clip = predictions[index]
         of_clip.landmarks[position] = transform_points(frames.keypoints[row], matrices[row], inverse=True)
         of_clip.evaluations[position] = frames.evaluations[row]
-        of_clip.residual[position] = frames.residual[row]
+        of_clip.start_residual[position] = frames.start_residual[row]
+        of_clip.answer_residual[position] = frames.answer_residual[row]
 
 
 def to_device(images: np.ndarray, model: LDEQ) -> Tensor:

@@ -46,7 +46,7 @@ def write_further_results(evaluation: ClipEvaluation) -> str | None:
         comparison = compare(
             clips, list(evaluation.tuning.values()), evaluation.model, evaluation.engine, results, settings
         )
-        comparison.write(results)
+        comparison.write(results, f"{settings.landmark_model_weights.name}\n{evaluation.conditions.text}")
         evaluation.write({"comparison": comparison.plain()})
     if settings.save_video:
         save_videos(clips, results.scored, results)
@@ -66,7 +66,15 @@ def draw_convergence(clips: Sequence[Clip], model: LDEQ, settings: ClipSettings,
             residuals.setdefault(name, []).append(of_clip)
     if residuals:
         joined = {name: np.concatenate(of_clips, axis=1) for name, of_clips in residuals.items()}
-        figure = convergence_figure(joined, model.config.solver.criterion)
+        solver, config = model.config.solver, method.rwr(settings)
+        frames = next(iter(joined.values())).shape[1]
+        figure = convergence_figure(
+            joined,
+            solver.criterion,
+            f"{settings.landmark_model_weights.name}, {frames} frames of {min(len(clips), CONVERGENCE_CLIPS)} clips",
+            solver.tol,
+            config.max_iters + config.final_evaluation,
+        )
         save_figure(figure, results.folder / "convergence.png")
 
 
@@ -77,7 +85,8 @@ def plot_clips(clips: Sequence[Clip], methods: Sequence[Method], results: VideoR
     with progress_bar(len(clips), "clip", "plots") as progress:
         for clip in clips:
             predicted = {method.title: results.load(clip, method).landmarks for method in methods}
-            save_figure(clip_figure(clip.video_id, predicted, read_landmarks(clip)), folder / f"{clip.video_id}.png")
+            title = f"{clip.video_id}, {methods[0].crop} crops"
+            save_figure(clip_figure(title, predicted, read_landmarks(clip)), folder / f"{clip.video_id}.png")
             progress.update()
 
 

@@ -34,7 +34,9 @@ UNITS = {
     "median_nme": "as nme, median over the clips",
     "median_nmj": "as nmj, median over the clips",
     "evaluations": "of the cell, mean over the frames",
-    "residual": "relative or absolute as the solver's criterion, median over the frames",
+    "start_residual": "|f(z) - z| / |f(z)| where the solve of a frame starts, under RwR at the warm start; median over "
+    "the frames; without the division if the solver's criterion is absolute",
+    "answer_residual": "likewise, of the iterate of which the answer is the image; empty where nobody measured it",
     "count": "clips",
     "frames": "frames",
 }
@@ -53,7 +55,10 @@ class ClipRow:
         split: "easy" or "hard".
         use: "evaluated", or "tuning" where filters are tuned on it and it counts for nothing else.
         evaluations: Of the cell, mean over the frames.
-        residual: Median over the frames.
+        start_residual: Where the solve of a frame starts, under RwR at the warm start, before the evaluations that
+            follow; median over the frames.
+        answer_residual: Of the iterate of which the answer is the image, median over the frames; NaN where nobody
+            measured it, as after the final evaluation of RwR.
         reference_nme: Published NME of this clip; NaN, as the next three, where there is none.
         reference_nmj: Published NMJ of this clip.
         nme_difference: Ours minus the published one.
@@ -67,7 +72,8 @@ class ClipRow:
     split: str
     use: str
     evaluations: float
-    residual: float
+    start_residual: float
+    answer_residual: float
     reference_nme: float
     reference_nmj: float
     nme_difference: float
@@ -100,7 +106,8 @@ def score_clip(clip: Clip, predicted: ClipPredictions, use: str) -> ClipRow:
         split=clip.split,
         use=use,
         evaluations=float(predicted.evaluations.mean()),
-        residual=float(np.median(predicted.residual)),
+        start_residual=float(np.median(predicted.start_residual)),
+        answer_residual=float(np.median(predicted.answer_residual)),
         reference_nme=reference_nme,
         reference_nmj=reference_nmj,
         nme_difference=nme - reference_nme,
@@ -149,7 +156,7 @@ class VideoResults:
         """
         digest = digest_of(clip)
         for method, of_method in predictions.items():
-            write_arrays(self._path(clip.video_id, method), run=self.run, data=digest, **vars(of_method))
+            write_arrays(self._path(clip.video_id, method), {"run": self.run, "data": digest, **vars(of_method)})
 
     def load(self, clip: Clip, method: Method) -> ClipPredictions:
         """Read what `save` wrote.

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -72,7 +73,8 @@ class FaceEvaluation:
         """What the numbers were measured on."""
         scores = self.scores
         counts = {split: score.count for split, score in scores.items()}
-        return describe_faces(settings.dataset_path, counts, scores["test"].failed)
+        found = describe_faces(settings.dataset_path, counts, scores["test"].failed)
+        return replace(found, text=f"{found.text}; mean with the mirrored face") if settings.flip else found
 
     @property
     def failed(self) -> list[str]:
@@ -181,7 +183,7 @@ def infer(
         for output in outputs:
             found = to_predictions(output, landmarks[-1], model.config)
             if settings.flip:
-                mirrored = to_results(next(outputs), model.config).keypoints
+                mirrored = next(outputs).keypoints.cpu().double().numpy()
                 found = replace(found, keypoints=mean_with_mirrored(found.keypoints, mirrored, crops.size))
             predictions.append(found)
             progress.update(len(landmarks[-1]))
@@ -234,9 +236,10 @@ def write_evaluation(evaluation: FaceEvaluation, settings: FaceSettings) -> None
         },
     )
     write_csv(folder / "per_face.csv", per_face_table(evaluation.predictions, evaluation.nmes, data, plan))
-    curves = error_curves({split: evaluation.nmes[rows] for split, rows in plan.views.items()})
+    title = f"Cumulative error of {settings.landmark_model_weights.name}\n{conditions.text}"
+    curves = error_curves({split: evaluation.nmes[rows] for split, rows in plan.views.items()}, title)
     save_figure(curves, folder / "cumulative_error.png")
-    if settings.plot:
+    if settings.plot and np.isfinite(evaluation.nmes[plan.views["test"]]).any():
         save_figure(draw_faces(evaluation, settings.plot), folder / "faces.png")
 
 
@@ -272,7 +275,7 @@ def per_face_table(
         "evaluations": predictions.evaluations[first],
         "residual": predictions.residual[first],
         "status": predictions.status[first],
-        "uncertainty": predictions.uncertainty[first].mean(axis=1),
+        "uncertainty_percent_of_crop": 100 * predictions.uncertainty[first].mean(axis=1),
     }
 
 
@@ -296,8 +299,8 @@ def describe_run(
         "dataset": str(settings.dataset_path),
         "layout": data.layout,
         "raw_box": data.raw_box,
-        "flip": settings.flip,
         "precision": settings.precision,
+        "flip": settings.flip,
         "engine": engine.name,
         "stop_rule": settings.stop_rule if implicit else None,
         "solver": model.config.to_dict()["solver"] if implicit else None,
@@ -313,22 +316,24 @@ def draw_faces(evaluation: FaceEvaluation, count: int) -> Figure:
     plan, predictions, nmes = evaluation.plan, evaluation.predictions, evaluation.nmes
     test = plan.views["test"]
     test = test[~predictions.failed[test]]
-    groups = {}
-    for title, chosen in select_faces(nmes[test], count).items():
-        groups[f"{title} {chosen.size} of {test.size} test faces"] = [
+    groups = {
+        f"{title} {chosen.size} of {test.size} test faces": [
             Panel(
-                f"NME {100 * nmes[row]:.1f} % (face {plan.faces[row]})",
+                f"{Path(evaluation.data.faces[plan.faces[row]].name).name}\nNME {100 * nmes[row]:.1f} %",
                 evaluation.crops.crop(plan.faces[row])[0],
                 predictions.keypoints[row],
                 predictions.landmarks[row],
             )
             for row in test[chosen]
         ]
+        for title, chosen in select_faces(nmes[test], count).items()
+        if chosen.size
+    }
     return contact_sheet(groups)
 
 
 def select_faces(nmes: np.ndarray, count: int) -> dict[str, np.ndarray]:
-    """Positions of the faces with the highest errors, worst first, and of those around the median."""
+    """Positions of the faces with the highest errors, worst first, and of the others around the median."""
     order = np.argsort(-nmes, kind="stable")
     start = max(0, (len(order) - count) // 2)
-    return {"Worst": order[:count], "Median": order[start : start + count]}
+    return {"Worst": order[:count], "Median": order[max(start, count) : start + count]}

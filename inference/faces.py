@@ -1,15 +1,14 @@
 """Finding faces in a stream of frames and following each one with a state of its own."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.optimize import linear_sum_assignment
 
 from inference.detector import CenterFaceDetector, FaceDetector
 from inference.engines import Engine, EngineName, Precision
-from inference.results import FaceLandmarks
+from inference.results import Face
 from inference.tracker import TRACKING, BoxTracker, TrackingConfig
 from models.ldeq import LDEQ
 from utils.errors import OptionError
@@ -52,34 +51,23 @@ class FollowingRules:
             if not getattr(self, name) > 0:
                 raise OptionError(f"{name} of the following rules must be positive, not {getattr(self, name)}")
 
-    def is_unsure(self, face: FaceLandmarks) -> bool:
+    def is_unsure(self, face: Face) -> bool:
         """Whether the landmarks are too uncertain to be those of a face, or the solve has failed."""
         return face.relative_uncertainty > self.uncertainty
 
 
-@dataclass(frozen=True, eq=False)
-class Face:
-    """A face in a frame.
-
-    Attributes:
-        number: from 0 in the order of appearance. A face that comes back is a new one.
-        landmarks: what is known of it.
-        score: of its last detection, in (0, 1); NaN where its box was given.
-    """
-
-    number: int
-    landmarks: FaceLandmarks
-    score: float = float("nan")
-
-
 @dataclass(eq=False)
 class _Followed:
-    """A face by its number: the box that the next frame is cropped by, and what was found in the last frame."""
+    """A face by its number.
+
+    The box is what the next frame is cropped by, the score that of the detection that has seen it last, and `last` what
+    was found in the last frame.
+    """
 
     number: int
     box: np.ndarray
     score: float = float("nan")
-    last: FaceLandmarks | None = None
+    last: Face | None = None
     misses: int = 0
 
 
@@ -159,7 +147,7 @@ class FaceTracker:
             self._until_detection = 0
         else:
             self._until_detection = self.rules.detect_every - 1 if detected else self._until_detection - 1
-        return [Face(face.number, face.last, face.score) for face in self._faces if face.last is not None]
+        return [replace(face.last, score=face.score) for face in self._faces if face.last is not None]
 
     def _step_in_boxes(self, frame: np.ndarray, boxes: Mapping[int, ArrayLike]) -> list[Face]:
         found = self.tracker.step(frame, {number: boxes[number] for number in sorted(boxes)})
@@ -167,7 +155,7 @@ class FaceTracker:
             if face.number not in found:
                 self.tracker.leave(face.number)
         self._faces = [_Followed(number, face.box, last=face) for number, face in found.items()]
-        return [Face(number, face) for number, face in found.items()]
+        return list(found.values())
 
     def _detect(self, frame: np.ndarray) -> None:
         if self.detector is None:
@@ -231,6 +219,11 @@ def match_boxes(first: list[np.ndarray] | np.ndarray, second: np.ndarray, overla
     Returns:
         Index in `second` by index in `first`.
     """
+    if not len(first) or not len(second):
+        return {}
+    # Slow to load, and a single picture has no pairs.
+    from scipy.optimize import linear_sum_assignment
+
     overlaps = np.array([[box_overlap(a, b) for b in second] for a in first]).reshape(len(first), len(second))
     # A pair below the least overlap must not keep others from theirs.
     rows, columns = linear_sum_assignment(np.where(overlaps >= overlap, overlaps, 0), maximize=True)

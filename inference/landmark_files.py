@@ -1,7 +1,6 @@
 """The landmarks of faces as files: JSON Lines or CSV to write, boxes to read."""
 
 import json
-import math
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from inference.results import Face
 from utils.errors import InputError, OutputError
 from utils.files import Aside, csv_line, written
 from utils.reading import open_array, read_table
@@ -18,9 +18,6 @@ LANDMARK_SUFFIXES = (".jsonl", ".csv")
 
 BOX_COLUMNS = ("x1", "y1", "x2", "y2")
 
-DECIMALS = 3
-"""Of coordinates in pixels."""
-
 
 class LandmarkWriter:
     """Writes a line for every face of every frame, as it comes; a context manager.
@@ -28,10 +25,11 @@ class LandmarkWriter:
     The file gets its name at the end. What a run has written that fails or is killed is kept aside (`<name>.part`),
     and an older file is as it was.
 
-    A line of JSON has the keys frame, face, box [x1, y1, x2, y2], landmarks [[x, y, uncertainty], ...], evaluations and
-    residual (null for an explicit network), and those of `extra`. A line of CSV has the columns frame, face, x1, y1,
-    x2, y2, evaluations, residual, those of `extra`, and x, y and uncertainty of every landmark, x_0, y_0,
-    uncertainty_0, x_1 and so on. Coordinates and uncertainties are in pixels of the frame.
+    A line of JSON has the keys frame, face, box [x1, y1, x2, y2], score (null where the box was given), landmarks
+    [[x, y, uncertainty], ...], evaluations and residual (null for an explicit network), and those of `extra`. A line of
+    CSV has the columns frame, face, x1, y1, x2, y2, score, evaluations, residual, those of `extra`, and x, y and
+    uncertainty of every landmark, x_0, y_0, uncertainty_0, x_1 and so on. Coordinates and uncertainties are in pixels
+    of the frame.
 
     Args:
         path: The file, .jsonl or .csv.
@@ -53,46 +51,30 @@ class LandmarkWriter:
             self.file = self.aside.part.open("w", encoding="utf-8", newline="")
         if self.as_csv:
             points = [f"{name}_{index}" for index in range(landmarks) for name in ("x", "y", "uncertainty")]
-            self._append(csv_line(["frame", "face", *BOX_COLUMNS, "evaluations", "residual", *self.extra, *points]))
+            self._append(
+                csv_line(["frame", "face", *BOX_COLUMNS, "score", "evaluations", "residual", *self.extra, *points])
+            )
 
-    def write(
-        self,
-        frame: int,
-        face: int,
-        box: np.ndarray,
-        landmarks: np.ndarray,
-        uncertainty: np.ndarray,
-        evaluations: int,
-        residual: float,
-        **extra: Any,
-    ) -> None:
+    def write(self, frame: int, face: Face, **extra: Any) -> None:
         """Append a face.
 
         Args:
-            frame: Its number, from 0.
-            face: Its number.
-            box: (4,) that it was cropped by.
-            landmarks: (K, 2).
-            uncertainty: (K,).
-            evaluations: Of the cell.
-            residual: Of the solver; NaN for an explicit network.
+            frame: Number of the frame, from 0.
+            face: See `Face.to_dict`.
             **extra: Values of the further columns, by their names.
 
         Raises:
             OutputError: If the file cannot be written.
         """
         self.rows += 1
-        points = np.column_stack([landmarks, uncertainty]).round(DECIMALS)
-        corners = box.round(DECIMALS).tolist()
-        more = {name: extra[name] for name in self.extra}
-        if self.as_csv:
-            self._append(
-                csv_line([frame, face, *corners, evaluations, residual, *more.values(), *points.ravel().tolist()])
-            )
+        row = {"frame": frame, **face.to_dict(), **{name: extra[name] for name in self.extra}}
+        if not self.as_csv:
+            self._append(json.dumps(row, allow_nan=False) + "\n")
             return
-        row = {"frame": frame, "face": face, "box": corners, "landmarks": points.tolist()}
-        row |= {"evaluations": evaluations, "residual": residual if math.isfinite(residual) else None, **more}
-        self._append(json.dumps(row, allow_nan=False) + "\n")
+        points = row.pop("landmarks")
+        cells = [value for column in row.values() for value in (column if isinstance(column, list) else [column])]
+        cells += [value for point in points for value in point]
+        self._append(csv_line("" if value is None else value for value in cells))
 
     def _append(self, text: str) -> None:
         with written(self.aside.path):

@@ -1,13 +1,36 @@
-"""The faces of a single picture: detection, landmarks, and what of it can be relied on."""
+"""The faces of a single picture: detection, landmarks, and what of it can be relied on; the demo of pictures."""
 
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
 import numpy as np
 from numpy.typing import ArrayLike
+from tqdm import tqdm
 
-from inference.detector import FaceDetector
-from inference.faces import Face, FollowingRules
+from inference.detector import CenterFaceDetector, FaceDetector
+from inference.engines import Engine
+from inference.faces import FollowingRules
+from inference.jobs import DemoSettings, Job
+from inference.landmark_files import LandmarkWriter, read_boxes
 from inference.predictor import LandmarkPredictor
-from inference.results import FaceLandmarks
-from utils.geometry import box_overlap, landmark_box
+from inference.results import Face
+from models.ldeq import LDEQ
+from utils.drawing import draw_faces
+from utils.errors import InputError
+from utils.geometry import box_overlap, box_to_crop, landmark_box
+from utils.landmark_groups import NUM_LANDMARKS
+from utils.sources import read_picture
+from utils.writers import write_picture
+
+END_KEYS = (ord("q"), 27)
+
+FARTHEST = 10
+"""How many picture sides from the origin the corners of a box may lie."""
+
+SHOWN_NAMES = 3
 
 FACES_TOGETHER = 16
 """Faces that are solved in one batch, so that the memory for a crowd stays bounded."""
@@ -39,20 +62,175 @@ def find_faces(
     rules = rules or FollowingRules()
     bgr = picture if predictor.colour == "bgr" else np.ascontiguousarray(picture[..., ::-1])
     found = detector.detect(bgr)
-    kept: list[tuple[FaceLandmarks, float]] = []
+    kept: list[Face] = []
     for face, score in zip(predict_faces(picture, predictor, found[:, :4]), found[:, 4].tolist(), strict=True):
-        if rules.is_unsure(face) or any(_overlap(face, other) > rules.overlap for other, _ in kept):
+        if rules.is_unsure(face) or any(_overlap(face, other) > rules.overlap for other in kept):
             continue
-        kept.append((face, score))
-    return [Face(number, face, score) for number, (face, score) in enumerate(kept)]
+        kept.append(replace(face, number=len(kept), score=score))
+    return kept
 
 
-def predict_faces(picture: np.ndarray, predictor: LandmarkPredictor, boxes: ArrayLike) -> list[FaceLandmarks]:
+def predict_faces(picture: np.ndarray, predictor: LandmarkPredictor, boxes: ArrayLike) -> list[Face]:
     """Landmarks of the faces in boxes (N, 4), see `LandmarkPredictor`, however many there are."""
     boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
     parts = [boxes[start : start + FACES_TOGETHER] for start in range(0, len(boxes), FACES_TOGETHER)]
-    return [face for part in parts for face in predictor(picture, part)]
+    found = [face for part in parts for face in predictor(picture, part)]
+    return [replace(face, number=number) for number, face in enumerate(found)]
 
 
-def _overlap(face: FaceLandmarks, other: FaceLandmarks) -> float:
+def _overlap(face: Face, other: Face) -> float:
     return box_overlap(landmark_box(face.landmarks), landmark_box(other.landmarks))
+
+
+def write_faces(writer: LandmarkWriter, number: int, faces: list[Face], extra: dict[str, str]) -> None:
+    """Write the faces of a frame."""
+    for face in faces:
+        writer.write(number, face, **extra)
+
+
+def draw(picture: np.ndarray, faces: list[Face], rules: FollowingRules | None = None) -> np.ndarray:
+    """A copy of a picture with the landmarks of its faces, dashed where they are unsure."""
+    rules = rules or FollowingRules()
+    return draw_faces(
+        picture,
+        [face.landmarks for face in faces],
+        numbers=[face.number for face in faces],
+        unsure=[rules.is_unsure(face) for face in faces],
+    )
+
+
+def show(title: str, picture: np.ndarray, wait: bool = False) -> bool:
+    """Show a picture in a window; whether the user wants to end."""
+    cv2.imshow(title, picture)
+    return cv2.waitKey(0 if wait else 1) & 0xFF in END_KEYS
+
+
+def whole_picture_box(picture: np.ndarray) -> np.ndarray:
+    """(4,) the box whose crop is the whole picture."""
+    extent = np.array(picture.shape[1::-1])
+    margin = box_to_crop((0, 0, 1, 1), size=1, exact=True)[0, 0]
+    half = np.max(extent) * margin / 2
+    return np.concatenate([extent / 2 - half, extent / 2 + half])
+
+
+def run_pictures(job: Job, model: LDEQ, engine: Engine, settings: DemoSettings) -> int:
+    """Pictures, each on its own. Returns the exit status: 1 where a picture or face failed.
+
+    Raises:
+        InputError: The only picture does not decode, or the boxes are not those of the pictures.
+        OutputError: A result cannot be written.
+    """
+    paths, several = job.source.paths, job.source.kind == "folder"
+    find = _finder(job, model, engine, settings)
+    broken, without, count, failed = [], [], 0, 0
+    with LandmarkWriter(job.landmarks, NUM_LANDMARKS, ("image",) if several else ()) as writer:
+        for number, path in enumerate(tqdm(paths, unit="picture", disable=not several)):
+            try:
+                picture = read_picture(path)
+            except InputError as error:
+                if not several:
+                    raise
+                broken.append(str(error))
+                continue
+            faces = find(number, picture)
+            write_faces(writer, number, faces, {"image": job.names[number]} if several else {})
+            count, failed = count + len(faces), failed + sum(face.failed for face in faces)
+            if not faces:
+                without.append(str(path))
+            if not (job.overlays or settings.show):
+                continue
+            overlay = draw(picture, faces)
+            if job.overlays:
+                write_picture(job.overlays[number], overlay)
+            if settings.show and show(job.source.name, overlay, wait=True):
+                break
+    print(f"{counted(count, 'face')} in {counted(len(paths) - len(broken), 'picture')}")
+    report_no_face(without, settings)
+    for reason in broken:
+        print(f"not read: {reason}", file=sys.stderr)
+    return 1 if report_failed(failed) or broken else 0
+
+
+def _finder(job: Job, model: LDEQ, engine: Engine, settings: DemoSettings) -> Callable[[int, np.ndarray], list[Face]]:
+    predictor = LandmarkPredictor(model, engine=engine)
+    if settings.boxes or settings.cropped:
+        boxes_of = given_boxes(settings, len(job.source.paths))
+
+        def predict(number: int, picture: np.ndarray) -> list[Face]:
+            boxes = boxes_of(number, picture)
+            found = predict_faces(picture, predictor, list(boxes.values()))
+            return [replace(face, number=name) for name, face in zip(boxes, found, strict=True)]
+
+        return predict
+    detector = CenterFaceDetector("picture", settings.detection_threshold, settings.min_face)
+    return lambda number, picture: find_faces(picture, predictor, detector)
+
+
+def given_boxes(settings: DemoSettings, frames: int | None) -> Callable[[int, np.ndarray], dict[int, np.ndarray]]:
+    """What gives the boxes of a frame, by the number of the face, where nothing is detected.
+
+    Args:
+        settings: with boxes or `cropped`.
+        frames: how many there are, for boxes to be held to; None where that is not known yet.
+
+    Raises:
+        InputError: The boxes cannot be read, or are not those of these frames.
+    """
+    if not settings.boxes:
+        return lambda number, picture: {0: whole_picture_box(picture)}
+    path, boxes = settings.boxes, read_boxes(settings.boxes)
+    if frames is not None:
+        check_box_frames(path, boxes, frames)
+
+    def find(number: int, picture: np.ndarray) -> dict[int, np.ndarray]:
+        for face, box in boxes.get(number, {}).items():
+            reach = FARTHEST * max(picture.shape[:2])
+            if np.abs(box).max() > reach:
+                raise InputError(
+                    f"{path}: the box of frame {number}, face {face}, is far outside the picture; correct it"
+                )
+        if number not in boxes and path.suffix.lower() == ".npy":
+            raise InputError(f"{path}: has {len(boxes)} boxes, but there is a frame {number}; give one for every frame")
+        return boxes.get(number, {})
+
+    return find
+
+
+def check_box_frames(path: Path, boxes: dict[int, dict[int, np.ndarray]], frames: int) -> None:
+    """Make sure that every box has its frame, and in an array every frame its box.
+
+    Raises:
+        InputError: If not.
+    """
+    last = max(boxes, default=-1)
+    if last >= frames:
+        raise InputError(f"{path}: has a box for frame {last}, but there are {frames} frames, from 0; correct the file")
+    if path.suffix.lower() == ".npy" and len(boxes) < frames:
+        raise InputError(f"{path}: has {len(boxes)} boxes for {frames} frames; give one for every frame")
+
+
+def counted(count: int, noun: str) -> str:
+    """A number with its noun: 1 face, 2 faces."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def report_no_face(names: Sequence[str], settings: DemoSettings) -> None:
+    """Say in which inputs no face was found, and what to try."""
+    if not names:
+        return
+    shown = ", ".join(names[:SHOWN_NAMES]) + (
+        f" and {len(names) - SHOWN_NAMES} more" if len(names) > SHOWN_NAMES else ""
+    )
+    advice = (
+        f"try --detection_threshold {max(0.1, settings.detection_threshold - 0.2):.1f}, --min_face 10 for small faces, "
+    )
+    if settings.boxes or settings.cropped:
+        advice = "check --boxes, or leave it out; "
+    print(f"no face found in {shown}: {advice}or --cropped for a picture of one face")
+
+
+def report_failed(failed: int) -> bool:
+    """Say how many solves failed; whether any did."""
+    if failed:
+        print(f"failed: {counted(failed, 'face')}: the solve is not finite; try --precision fp32", file=sys.stderr)
+    return failed > 0

@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 
 from inference.engines import Engine, EngineName, Precision
 from inference.flip import mean_with_mirrored
-from inference.results import FaceLandmarks, to_frame
+from inference.results import Face, to_frame
 from inference.streams import Streams
 from models.ldeq import LDEQ
 from utils.crops import CROP_RULES, CropRule, crop_box
@@ -44,7 +44,7 @@ class LandmarkPredictor:
         self.crop = crop
         self.flip = flip
 
-    def __call__(self, image: np.ndarray, boxes: ArrayLike) -> list[FaceLandmarks]:
+    def __call__(self, image: np.ndarray, boxes: ArrayLike) -> list[Face]:
         """Landmarks of the faces in the boxes.
 
         Args:
@@ -67,7 +67,7 @@ class LandmarkPredictor:
             mirrored = self.streams.step(images.flip(3), matrices, range(len(boxes)))
             keypoints = mean_with_mirrored(results.keypoints, mirrored.keypoints, size)
             results = replace(results, keypoints=keypoints)
-        return to_frame(results, boxes, matrices)
+        return to_frame(results, boxes, matrices, range(len(boxes)))
 
 
 def check_boxes(boxes: ArrayLike) -> np.ndarray:

@@ -1,14 +1,24 @@
 """What is kept of a network's output: landmarks in the crop, then in pixels of the frame, and what they cost."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from models.config import LDEQConfig
 from models.ldeq import LDEQOutput
 from solvers import Status
+from utils.drawing import draw_face
 from utils.geometry import landmark_box, transform_points
+from utils.images import ColourOrder, to_rgb
+from utils.landmark_groups import landmark_group
+from utils.pictures import Picture, to_bgr
+
+DECIMALS = 3
+"""Of coordinates in pixels in files."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,12 +31,17 @@ class FrameResults:
             solve failed.
         evaluations: (n,) int64 evaluations of the cell, the final one included.
         residual: (n,) float32 residual of the solver; NaN without a solver.
+        start_residual: (n,) float32 residual where the solve started, under RwR the warm start; NaN without a solver.
+        answer_residual: (n,) float32 residual of the iterate of which the answer is the image; NaN where nobody has
+            measured it: without a solver, or where a final evaluation came after those of the solver.
     """
 
     keypoints: np.ndarray
     uncertainty: np.ndarray
     evaluations: np.ndarray
     residual: np.ndarray
+    start_residual: np.ndarray
+    answer_residual: np.ndarray
 
     @property
     def failed(self) -> np.ndarray:
@@ -43,12 +58,16 @@ class FrameResults:
         return cls(*map(np.concatenate, zip(*(part._fields() for part in parts), strict=True)))
 
     def _fields(self) -> tuple[np.ndarray, ...]:
-        return self.keypoints, self.uncertainty, self.evaluations, self.residual
+        residuals = self.residual, self.start_residual, self.answer_residual
+        return self.keypoints, self.uncertainty, self.evaluations, *residuals
 
 
-@dataclass(frozen=True, eq=False)
-class FaceLandmarks:
-    """The landmarks of one face in a frame.
+@dataclass(frozen=True, eq=False, repr=False)
+class Face:
+    """A face in a picture or in a frame of a video.
+
+    `face["left_eye"]` are the landmarks (P, 2) of a group, in ascending order of their numbers; the names are those of
+    `utils.landmark_groups`.
 
     Attributes:
         landmarks: (K, 2) float64 x, y in pixels of the frame; NaN where the solve failed.
@@ -57,6 +76,9 @@ class FaceLandmarks:
         box: (4,) float64 x1, y1, x2, y2 that the face was cropped by.
         evaluations: of the cell, the final one included.
         residual: relative residual of the solver's last evaluation; NaN for an explicit network.
+        number: in a picture its place among the boxes; in a video from 0 in the order of appearance, and a face that
+            comes back is a new one.
+        score: of the detection that has seen it last, in (0, 1); NaN where the box was given.
     """
 
     landmarks: np.ndarray
@@ -64,6 +86,8 @@ class FaceLandmarks:
     box: np.ndarray
     evaluations: int
     residual: float
+    number: int = 0
+    score: float = float("nan")
 
     @property
     def failed(self) -> bool:
@@ -78,6 +102,49 @@ class FaceLandmarks:
         box = landmark_box(self.landmarks)
         return float(self.uncertainty.mean() / max(np.max(box[2:] - box[:2]), np.finfo(float).tiny))
 
+    def __getitem__(self, group: str) -> np.ndarray:
+        """The landmarks (P, 2) of a group.
+
+        Raises:
+            KeyError: There is none of this name; the message lists the names.
+        """
+        return self.landmarks[list(landmark_group(group).points)]
+
+    def plot(self, image: Picture, *, colour: ColourOrder = "bgr") -> Image.Image:
+        """Draw the contours of the face on a copy of the picture, which can be drawn on again by another face.
+
+        Args:
+            image: that the face was found in, see `utils.pictures.to_bgr`.
+            colour: order of the channels of an array.
+
+        Raises:
+            InputError: It is no picture.
+        """
+        picture = to_bgr(image, colour).copy()
+        draw_face(picture, self.landmarks)
+        return Image.fromarray(to_rgb(picture, "bgr"))
+
+    def to_dict(self) -> dict[str, Any]:
+        """What JSON takes, as `LandmarkWriter` writes it: numbers rounded, and None where one is not finite."""
+        points = np.column_stack([self.landmarks, self.uncertainty])
+        return {
+            "face": self.number,
+            "box": _to_json(self.box),
+            "score": _to_json(np.array([self.score]))[0],
+            "landmarks": [_to_json(point) for point in points],
+            "evaluations": self.evaluations,
+            "residual": self.residual if math.isfinite(self.residual) else None,
+        }
+
+    def __repr__(self) -> str:
+        box = ", ".join(f"{value:.0f}" for value in self.box)
+        score = f", score={self.score:.2f}" if math.isfinite(self.score) else ""
+        return f"Face(number={self.number}, box=[{box}]{score}, uncertainty={self.uncertainty.mean():.1f} px)"
+
+
+def _to_json(values: np.ndarray) -> list[float | None]:
+    return [value if math.isfinite(value) else None for value in values.round(DECIMALS).tolist()]
+
 
 def to_results(output: LDEQOutput, config: LDEQConfig) -> FrameResults:
     """Bring the output of a network to the host, without heatmaps and states.
@@ -89,14 +156,21 @@ def to_results(output: LDEQOutput, config: LDEQConfig) -> FrameResults:
     keypoints = output.keypoints.cpu().double().numpy()
     uncertainty = output.uncertainty.cpu().double().numpy()
     failed = ~(np.isfinite(keypoints).all(axis=(1, 2)) & np.isfinite(uncertainty).all(axis=1))
-    if output.solution is None:
-        residual = np.full(len(keypoints), np.nan, np.float32)
-    else:
+    unknown = np.full(len(keypoints), np.nan, np.float32)
+    residual = start = answer = unknown
+    if output.solution is not None:
         residual = output.solution.residual.cpu().float().numpy()
+        start = output.solution.trace[0].cpu().float().numpy()
+        answer = unknown if _has_final_evaluation(output, config) else residual
         # The solver then returns where it started or what it last had, which are values, but no landmarks.
         failed |= output.solution.status.cpu().numpy() == Status.NON_FINITE
     keypoints[failed], uncertainty[failed] = np.nan, np.inf
-    return FrameResults(keypoints, uncertainty, count_evaluations(output, config), residual)
+    return FrameResults(keypoints, uncertainty, count_evaluations(output, config), residual, start, answer)
+
+
+def _has_final_evaluation(output: LDEQOutput, config: LDEQConfig) -> bool:
+    """Whether the cell was evaluated once more after the solver had ended."""
+    return config.final_evaluation and output.solution is not None and output.solution.f_z is None
 
 
 def count_evaluations(output: LDEQOutput, config: LDEQConfig) -> np.ndarray:
@@ -108,27 +182,28 @@ def count_evaluations(output: LDEQOutput, config: LDEQConfig) -> np.ndarray:
         output: of n samples, not of a training step.
         config: of the network that computed it.
     """
-    solution = output.solution
-    if solution is None:
+    if output.solution is None:
         return np.full(len(output.keypoints), config.explicit_depth, np.int64)
-    return solution.evals.cpu().numpy() + int(config.final_evaluation and solution.f_z is None)
+    return output.solution.evals.cpu().numpy() + int(_has_final_evaluation(output, config))
 
 
-def to_frame(results: FrameResults, boxes: np.ndarray, matrices: np.ndarray) -> list[FaceLandmarks]:
-    """The landmarks of n crops in pixels of their frames.
+def to_frame(results: FrameResults, boxes: np.ndarray, matrices: np.ndarray, numbers: Sequence[int]) -> list[Face]:
+    """The faces of n crops, in pixels of their frames.
 
     Args:
         results: of the n crops.
         boxes: (n, 4) that they were cut out by.
         matrices: (n, 2, 3) from pixels of the frame to the unit of the crop.
+        numbers: of the faces.
     """
     return [
-        FaceLandmarks(
+        Face(
             landmarks=transform_points(results.keypoints[face], matrices[face], inverse=True),
             uncertainty=results.uncertainty[face] / matrices[face, 0, 0],
             box=boxes[face],
             evaluations=int(results.evaluations[face]),
             residual=float(results.residual[face]),
+            number=number,
         )
-        for face in range(len(boxes))
+        for face, number in enumerate(numbers)
     ]

@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 
 from inference.engines import Engine, EngineName, Precision
 from inference.predictor import check_boxes, crop_faces
-from inference.results import FaceLandmarks, to_frame
+from inference.results import Face, to_frame
 from inference.streams import RestartRule, Streams
 from models.ldeq import LDEQ
 from models.rwr import VARIANTS, RwRConfig
@@ -91,7 +91,7 @@ class BoxTracker:
         self.streams.reset()
         self._boxes.clear()
 
-    def step(self, frame: np.ndarray, boxes: Mapping[int, ArrayLike]) -> dict[int, FaceLandmarks]:
+    def step(self, frame: np.ndarray, boxes: Mapping[int, ArrayLike]) -> dict[int, Face]:
         """Landmarks of some of the faces in the next frame.
 
         Args:
@@ -118,7 +118,7 @@ class BoxTracker:
             )
         size = self.streams.network.config.image_size
         images, matrices = crop_faces(frame, given, size, self.colour, self.config.crop)
-        found = to_frame(self.streams.step(images, matrices, numbers, first), given, matrices)
+        found = to_frame(self.streams.step(images, matrices, numbers, first), given, matrices, numbers)
         for number, box, face in zip(numbers, given, found, strict=True):
             self._boxes[number] = box
             if face.failed:
@@ -161,7 +161,7 @@ class LandmarkTracker:
         self._faces = BoxTracker(
             model, config, precision=precision, colour=colour, engine=engine, cuda_graphs=cuda_graphs
         )
-        self.last: FaceLandmarks | None = None
+        self.last: Face | None = None
 
     def reset(self) -> None:
         """Forget the face: the next frame is a first frame."""

@@ -22,8 +22,10 @@ from models.config import LDEQConfig
 from models.deq import GradientConfig
 from models.ldeq import LDEQ
 from solvers import AndersonConfig, BroydenConfig, FixedPointConfig, SolverConfig
-from utils.errors import CheckpointError, OutputError
+from utils.errors import CheckpointError, InputError, OutputError
 from utils.files import write_bytes
+from utils.reading import check_file
+from utils.values import check_value
 
 CONFIG_KEY = "ldeq_config"
 
@@ -57,6 +59,33 @@ ORIGINAL_FIELDS = (
     "cell_name",
     "JFB",
 )
+
+ORIGINAL_KINDS: dict[str, type] = {
+    **dict.fromkeys(
+        (
+            "n_keypoints",
+            "cell_extra_latent_width",
+            "z_width",
+            "im_size",
+            "heatmap_size",
+            "injection_width",
+            "cell_base_width",
+            "cell_width_increment",
+            "cell_gn_groups",
+            "explicit_depth",
+            "max_iters",
+            "anderson_m",
+        ),
+        int,
+    ),
+    **dict.fromkeys(
+        ("cell_softargmax_beta", "rel_diff_target", "abs_diff_target", "anderson_lam", "anderson_beta"), float
+    ),
+    **dict.fromkeys(
+        ("cell_learn_softargmax_beta", "cell_use_bn_for_explicit", "take_one_less_inference_step", "JFB"), bool
+    ),
+}
+"""Of the fields that are numbers or flags."""
 
 # Original parameter name -> ours; the first pattern that matches the whole name rules.
 ORIGINAL_NAMES = tuple(
@@ -101,14 +130,19 @@ def load_checkpoint(path: str | os.PathLike[str], device: str | torch.device = "
     """
     path = Path(path)
     try:
+        check_file(path, "give a checkpoint")
         with path.open("rb") as file:
             head = file.read(9)
-    except OSError as error:
-        raise CheckpointError(f"{path}: the checkpoint cannot be read ({error.strerror})") from error
+    except (OSError, InputError) as error:
+        problem = f"{path}: the checkpoint cannot be read ({error.strerror})" if isinstance(error, OSError) else error
+        raise CheckpointError(str(problem)) from error
     # A safetensors file is the length of its header in 8 bytes, then the header, which is JSON.
     config, weights = _read_own(path) if head[8:9] == b"{" else _read_original(path)
+    # First without memory: the network that a file describes may be larger than any machine.
+    with torch.device("meta"):
+        expected = LDEQ(config).state_dict()
+    _check_weights(path, weights, expected)
     model = LDEQ(config)
-    _check_weights(path, weights, model.state_dict())
     model.load_state_dict(weights)
     model.source = path
     return model.to(device).eval()
@@ -116,8 +150,11 @@ def load_checkpoint(path: str | os.PathLike[str], device: str | torch.device = "
 
 def weights_digest(model: LDEQ) -> str:
     """SHA-256 in hexadecimal of what determines the network's values: its weights and its form, not its solver."""
-    config = model.config.to_dict()
-    form = {name: value for name, value in config.items() if name not in ("solver", "gradient", "final_evaluation")}
+    # Without the fields that have their default value, so that a new field changes no digest of an older network.
+    config, default = model.config.to_dict(), LDEQConfig().to_dict()
+    form = {name: value for name, value in config.items() if value != default[name]}
+    for name in ("solver", "gradient", "final_evaluation"):
+        form.pop(name, None)
     digest = hashlib.sha256(json.dumps(form, sort_keys=True).encode())
     for name, tensor in sorted(model.state_dict().items()):
         if tensor.is_floating_point():
@@ -154,16 +191,31 @@ def _read_own(path: Path) -> tuple[LDEQConfig, dict[str, Tensor]]:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             # In half precision on disk, in single precision at work.
-            weights = {name: _at_least_single(file.get_tensor(name)) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+            stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise CheckpointError(f"{path}: truncated or not a safetensors file ({error})") from error
     if CONFIG_KEY not in metadata:
         raise CheckpointError(f"{path}: a safetensors file without {CONFIG_KEY!r} in its metadata is not one of ours")
+    for name, tensor in stored.items():
+        _check_kind(path, name, tensor)
+    weights = {name: _at_least_single(tensor) for name, tensor in stored.items()}
     try:
         config = LDEQConfig.from_dict(json.loads(metadata[CONFIG_KEY]))
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: its configuration cannot be read ({error})") from error
     return config, weights
+
+
+def _check_kind(path: Path, name: str, tensor: Tensor) -> None:
+    """Make sure that a tensor is an ordinary one, with memory of its own for every element."""
+    known = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64)
+    if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.dtype not in known:
+        raise CheckpointError(
+            f"{path}: weight {name} is a tensor of {tensor.dtype}, {tensor.layout}, on {tensor.device}; ordinary "
+            "numbers are needed"
+        )
+    if tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size():
+        raise CheckpointError(f"{path}: weight {name} claims {tensor.numel()} numbers that the file does not hold")
 
 
 def _at_least_single(tensor: Tensor) -> Tensor:
@@ -187,9 +239,13 @@ def _read_original(path: Path) -> tuple[LDEQConfig, dict[str, Tensor]]:
         raise CheckpointError(f"{path}: 'args' is {type(args).__name__}, not argparse.Namespace")
     if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise CheckpointError(f"{path}: 'state_dict' is not a dictionary of tensors")
+    for name, tensor in weights.items():
+        if not isinstance(name, str):
+            raise CheckpointError(f"{path}: 'state_dict' has a name that is {type(name).__name__}, not text")
+        _check_kind(path, name, tensor)
     try:
         config = config_from_original(args)
-    except (ValueError, TypeError) as error:
+    except ValueError as error:
         raise CheckpointError(f"{path}: {error}") from error
     return config, _rename(path, weights)
 
@@ -204,6 +260,8 @@ def config_from_original(args: argparse.Namespace) -> LDEQConfig:
     missing = [name for name in ORIGINAL_FIELDS if name not in values]
     if missing:
         raise ValueError(f"'args' lacks {', '.join(missing)}")
+    for name, kind in ORIGINAL_KINDS.items():
+        check_value(name, values[name], kind)
     if args.cell_name != "Cell0" or args.z0_mode != "zeros":
         raise ValueError(f"cell_name {args.cell_name!r}, z0_mode {args.z0_mode!r}: only 'Cell0' and 'zeros' are known")
     if args.z_width != args.n_keypoints + args.cell_extra_latent_width:
@@ -284,5 +342,6 @@ def _check_weights(path: Path, weights: dict[str, Tensor], expected: dict[str, T
             raise CheckpointError(
                 f"{path}: weight {name} is {tuple(tensor.shape)}, the network needs {tuple(expected[name].shape)}"
             )
-        if not torch.isfinite(tensor).all():
+        # As the network will hold it: in double precision a number may be finite that is not in single.
+        if not torch.isfinite(tensor.to(expected[name].dtype)).all():
             raise CheckpointError(f"{path}: weight {name} holds values that are not finite")

@@ -2,12 +2,13 @@
 
 import math
 from dataclasses import asdict, dataclass, field, fields, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from models.deq import GradientConfig
 from models.heatmaps import Normalisation
-from solvers import SOLVERS, AndersonConfig, SolverConfig, solver_config
+from solvers import SOLVERS, AndersonConfig, SolverConfig
 from utils.errors import OptionError
+from utils.values import check_choice, check_integer, check_types
 
 Mode = Literal["implicit", "explicit"]
 Gate = Literal["none", "constant", "learned"]
@@ -17,6 +18,12 @@ Backbone = Literal["stem", "hrnet_w18", "hrnet_w18_small", "hrnet_mini"]
 HEATMAP_STRIDE = 4
 HOURGLASS_LEVELS = 4
 SIZE_MULTIPLE = HEATMAP_STRIDE * 2**HOURGLASS_LEVELS
+
+# Beyond these a network would not fit any machine, or never end: a mistake in a file.
+MOST_CHANNELS = 16_384
+LARGEST_IMAGE = 8_192
+MOST_EVALUATIONS = 100_000
+LARGEST_BETA = 1e6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,30 +78,36 @@ class LDEQConfig:
     gradient: GradientConfig = field(default_factory=GradientConfig)
 
     def __post_init__(self) -> None:
-        for name, known in (("backbone", Backbone), ("normalisation", Normalisation), ("gate", Gate), ("mode", Mode)):
-            if getattr(self, name) not in get_args(known):
-                raise OptionError(f"{name} must be one of {', '.join(get_args(known))}, not {getattr(self, name)!r}")
-        for name, least in (
-            ("landmarks", 1),
-            ("latent_channels", 0),
-            ("injection_channels", 4),  # the stem starts with a quarter of them
-            ("cell_width", 1),
-            ("cell_width_increment", 0),
-            ("cell_groups", 1),
-            ("explicit_depth", 1),
+        check_types(LDEQConfig, {item.name: getattr(self, item.name) for item in fields(self)}, "the network")
+        for name, lowest, highest in (
+            ("landmarks", 1, MOST_CHANNELS),
+            ("latent_channels", 0, MOST_CHANNELS),
+            ("image_size", SIZE_MULTIPLE, LARGEST_IMAGE),
+            ("injection_channels", 4, MOST_CHANNELS),  # the stem starts with a quarter of them
+            ("cell_width", 1, MOST_CHANNELS),
+            ("cell_width_increment", 0, MOST_CHANNELS),
+            ("cell_groups", 1, MOST_CHANNELS),
+            ("explicit_depth", 1, MOST_EVALUATIONS),
         ):
-            if getattr(self, name) < least:
-                raise OptionError(f"{name} must be at least {least}, not {getattr(self, name)}")
+            check_integer(name, getattr(self, name), lowest, highest)
+        if not isinstance(self.solver, SolverConfig):
+            raise OptionError(f"solver must be the configuration of one, not {type(self.solver).__name__}")
+        if not isinstance(self.gradient, GradientConfig):
+            raise OptionError(f"gradient must be a GradientConfig, not {type(self.gradient).__name__}")
+        check_integer("max_evals", self.solver.max_evals, 1, MOST_EVALUATIONS)
+        check_integer("m", getattr(self.solver, "m", 1), 1, MOST_EVALUATIONS)
         if not self.batch_norm_cell and any(width % self.cell_groups for width in self.cell_widths):
             widths = ", ".join(map(str, self.cell_widths))
             raise OptionError(f"cell_groups must divide every width of the cell, {widths}; {self.cell_groups} does not")
-        if self.normalisation != "linear" and not 0 < self.effective_beta < math.inf:
-            raise OptionError(f"softargmax_beta must give a positive, finite factor, not {self.effective_beta}")
+        if self.normalisation != "linear" and not 0 < self.effective_beta <= LARGEST_BETA:
+            raise OptionError(
+                f"softargmax_beta must give a positive factor of at most {LARGEST_BETA:g}, not {self.effective_beta:g}"
+            )
         if not 0 < self.gate_start < 1:
             raise OptionError(f"gate_start must be in (0, 1), not {self.gate_start}")
         if self.gate == "learned" and self.normalisation == "none":
             raise OptionError("a learned gate reads the state as heatmaps: normalisation must not be 'none'")
-        if self.image_size < SIZE_MULTIPLE or self.image_size % SIZE_MULTIPLE:
+        if self.image_size % SIZE_MULTIPLE:
             raise OptionError(f"image_size must be a multiple of {SIZE_MULTIPLE}, not {self.image_size}")
 
     @property
@@ -115,7 +128,9 @@ class LDEQConfig:
     @property
     def effective_beta(self) -> float:
         """The factor that multiplies the exponent."""
-        return math.log1p(math.exp(self.softargmax_beta)) if self.softplus_beta else self.softargmax_beta
+        beta = self.softargmax_beta
+        # The softplus, so that a large beta does not overflow.
+        return max(beta, 0) + math.log1p(math.exp(-abs(beta))) if self.softplus_beta else beta
 
     @property
     def batch_norm_cell(self) -> bool:
@@ -133,22 +148,34 @@ class LDEQConfig:
         Raises:
             OptionError: an unknown option, or one out of range; the message names it.
         """
-        values = dict(values)
+        values = dict(_options(values, "the network"))
         if "solver" in values:
-            values["solver"] = solver_config(**values["solver"])
+            values["solver"] = _solver_from(values["solver"], "solver")
         if "gradient" in values:
-            gradient = dict(values["gradient"])
+            gradient = dict(_options(values["gradient"], "gradient"))
             if "backward_solver" in gradient:
-                gradient["backward_solver"] = solver_config(**gradient["backward_solver"])
-            values["gradient"] = _from_options(GradientConfig, gradient, "the gradient")
-        return _from_options(cls, values, "the network")
+                gradient["backward_solver"] = _solver_from(gradient["backward_solver"], "backward_solver")
+            check_types(GradientConfig, gradient, "the gradient")
+            values["gradient"] = GradientConfig(**gradient)
+        check_types(cls, values, "the network")
+        return cls(**values)
 
 
-def _from_options(kind: type, options: dict[str, Any], owner: str) -> Any:
-    unknown = options.keys() - {item.name for item in fields(kind)}
-    if unknown:
-        raise OptionError(f"unknown options of {owner}: {', '.join(sorted(unknown))}")
-    return kind(**options)
+def _options(values: Any, owner: str) -> dict[str, Any]:
+    if not isinstance(values, dict):
+        raise OptionError(f"the options of {owner} must have names, not be {type(values).__name__}")
+    return values
+
+
+def _solver_from(values: Any, owner: str) -> SolverConfig:
+    options = dict(_options(values, owner))
+    name = options.pop("name", None)
+    check_choice(f"the name of {owner}", name, SOLVERS)
+    check_types(SOLVERS[name], options, f"the solver {name!r}")
+    try:
+        return SOLVERS[name](**options)
+    except ValueError as error:
+        raise OptionError(f"{owner}: {error}") from error
 
 
 def _solver_dict(solver: SolverConfig) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Any, cast
 
 import numpy as np
 
@@ -157,8 +158,8 @@ class AugmentationConfig:
         Raises:
             OptionError: An unknown option, or a value that is not numbers or out of its bounds.
         """
-        defaults = {field.name: field.default for field in fields(cls)}
-        changes = {}
+        defaults: dict[str, Any] = {field.name: field.default for field in fields(cls)}
+        changes: dict[str, Any] = {}
         for text in texts:
             name, _, value = text.partition("=")
             try:
@@ -174,9 +175,9 @@ class AugmentationConfig:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            values = np.atleast_1d(getattr(self, field.name)).astype(float)
+            values, default = np.atleast_1d(getattr(self, field.name)).astype(float), cast(float, field.default)
             option = f"augmentation option {field.name} = {getattr(self, field.name)}"
-            if values.shape != np.atleast_1d(field.default).shape:
+            if values.shape != np.atleast_1d(default).shape:
                 raise OptionError(f"{option}: must have the form of its default {field.default}")
             low, high = _BOUNDS.get(field.name, (0, 1 if "probabilit" in field.name else np.inf))
             if not ((values >= low) & (values <= high) & np.isfinite(values)).all():

@@ -181,7 +181,7 @@ def _kind(item: Field) -> dict[str, Any]:
         return {"nargs": "+", "metavar": item.name.upper()}
     if get_origin(item.type) is Literal:
         return {"choices": get_args(item.type)}
-    return {"type": item.type, "metavar": item.type.__name__.upper()}
+    return {"type": item.type, "metavar": getattr(item.type, "__name__", "value").upper()}
 
 
 def from_options(args: argparse.Namespace) -> TrainingConfig:
@@ -191,7 +191,7 @@ def from_options(args: argparse.Namespace) -> TrainingConfig:
         OptionError: an option is out of range.
     """
     named = {item.name: getattr(args, item.name) for item in fields(TrainingConfig)}
-    changes = {
+    changes: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in named.items() if value is not None
     }
     return replace(PRESETS[args.preset], **changes)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from utils.geometry import box_to_crop, crop_image
+from utils.geometry import box_to_crop, check_in_reach, crop_image
 from utils.images import resize_image
 
 
@@ -47,11 +47,15 @@ def crop_box(image: np.ndarray, box: ArrayLike, size: int, exact: bool = False) 
         The crop, (size, size, 3) uint8, and the matrix, (2, 3) float64, from pixels of the image to units of its side.
 
     Raises:
-        ValueError: If the picture has another form, or the box is not finite or has no area.
+        ValueError: If the picture has another form or no pixel, or the box is not finite, has no area, or lies far
+            outside the picture.
     """
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+    if not isinstance(image, np.ndarray):
+        raise ValueError(f"expected a uint8 picture of shape (H, W, 3), got {type(image).__name__}")
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
         raise ValueError(f"expected a uint8 picture of shape (H, W, 3), got {image.dtype} {image.shape}")
     # A small crop is made from a large one: bilinear sampling alone would skip pixels of the frame.
     crop_size = max(size, FULL_CROP_SIZE)
     matrix = box_to_crop(box, crop_size, exact=exact)
+    check_in_reach(np.asarray(box, dtype=np.float64).reshape(2, 2), image.shape[1], image.shape[0])
     return resize_image(crop_image(image, matrix, crop_size), size), matrix / crop_size

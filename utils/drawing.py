@@ -59,7 +59,8 @@ class Stroke:
 
 def bgr(colour: str) -> tuple[int, int, int]:
     """A colour "#rrggbb" as OpenCV takes it."""
-    return tuple(int(colour[place : place + 2], 16) for place in (5, 3, 1))
+    red, green, blue = (int(colour[place : place + 2], 16) for place in (1, 3, 5))
+    return blue, green, red
 
 
 def readable_zoom(picture: np.ndarray) -> int:
@@ -272,7 +273,7 @@ def _blend(picture: np.ndarray, tiles: Sequence[_Tiles], colour: str, share: flo
     region = picture[max(0, top) : bottom, max(0, left) : right]
     rows, columns = np.nonzero(inside)
     opacity = share * inside[rows, columns, None]
-    mixed = region[rows, columns] * (1 - opacity) + np.float32(bgr(colour)) * opacity
+    mixed = region[rows, columns] * (1 - opacity) + np.array(bgr(colour), np.float32) * opacity
     region[rows, columns] = np.round(mixed).astype(np.uint8)
 
 

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 # NumPy and matplotlib are imported where they are used: the scripts parse their arguments without them.
 
-DOTS_PER_INCH = 150
+DOTS_PER_INCH, FEWEST_DOTS_PER_INCH = 150, 40
+
+MOST_BYTES_OF_A_FIGURE = 300_000
 
 LOCK_FILE = ".run.lock"
 
@@ -179,8 +181,13 @@ def _cell(value: Any) -> str:
     return "" if value != value else f"{value:.9g}"
 
 
-def write_arrays(path: Path, durable: bool = False, **arrays: Any) -> None:
+def write_arrays(path: Path, arrays: Mapping[str, Any], durable: bool = False) -> None:
     """Write NumPy arrays by their names as a compressed .npz.
+
+    Args:
+        path: File to write.
+        arrays: The arrays by name.
+        durable: See `Aside.commit`.
 
     Raises:
         OutputError: If the file cannot be written.
@@ -192,14 +199,32 @@ def write_arrays(path: Path, durable: bool = False, **arrays: Any) -> None:
         np.savez_compressed(file, **arrays)
 
 
-def save_figure(figure: "Figure", path: Path) -> None:
-    """Write a figure as PNG.
+def save_figure(figure: "Figure", path: Path, most_bytes: int = MOST_BYTES_OF_A_FIGURE) -> None:
+    """Write a figure as PNG, with 256 colours or in fewer pixels where the file would be too large.
+
+    Args:
+        figure: The figure.
+        path: The file.
+        most_bytes: Size of the file; a figure of very many pictures has more.
 
     Raises:
         OutputError: If the file cannot be written.
     """
-    with write_aside(path) as part:
-        figure.savefig(part, dpi=DOTS_PER_INCH, format="png")
+    from PIL import Image
+
+    dots = DOTS_PER_INCH
+    while True:
+        content = io.BytesIO()
+        figure.savefig(content, dpi=dots, format="png")
+        if content.tell() > most_bytes:
+            with Image.open(content) as image:
+                coloured = image.convert("RGB").quantize(256, dither=Image.Dither.NONE)
+            content = io.BytesIO()
+            coloured.save(content, "PNG", optimize=True)
+        if content.tell() <= most_bytes or dots <= FEWEST_DOTS_PER_INCH:
+            break
+        dots = max(FEWEST_DOTS_PER_INCH, int(0.8 * dots))
+    write_bytes(path, content.getvalue())
 
 
 def prepare_output_folder(folder: Path) -> None:

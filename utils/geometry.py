@@ -4,6 +4,32 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike
 
+FARTHEST = 1e6
+"""Coordinates in pixels beyond this are no place in a picture."""
+
+REACH = 4
+"""How many sides of a picture a box or a landmark may lie outside of it."""
+
+
+def check_in_reach(points: ArrayLike, width: int, height: int) -> None:
+    """Make sure that points have something to do with a picture: far outside, a face is a mistake in its file.
+
+    Args:
+        points: (..., 2) x, y in pixels.
+        width: Of the picture.
+        height: Of the picture.
+
+    Raises:
+        ValueError: If a point is not finite, or more than `REACH` sides of the picture outside.
+    """
+    points = np.asarray(points, dtype=np.float64)
+    farthest = REACH * max(width, height)
+    # Put so that NaN is refused too.
+    inside = (points >= -farthest) & (points <= np.array([width, height]) + farthest)
+    if not inside.all():
+        x, y = points[~inside.all(axis=-1)][0]
+        raise ValueError(f"({x:g}, {y:g}) is far outside the picture of {width} x {height} pixels")
+
 
 def landmark_box(points: ArrayLike) -> np.ndarray:
     """Tight box around landmarks.
@@ -41,8 +67,8 @@ def box_to_crop(box: ArrayLike, size: int = 256, scale: float = 1.2, exact: bool
         (2, 3) float64 matrix from frame pixels to crop pixels.
 
     Raises:
-        ValueError: If the box is not four finite numbers or its rounded corners enclose no area, or if size or scale
-            is not positive.
+        ValueError: If the box is not four finite numbers, has less than a pixel of width or height (with rounded
+            corners, if they are) or lies outside every picture, or if size or scale is not positive.
     """
     box = np.asarray(box, dtype=np.float64)
     if box.shape != (4,):
@@ -51,8 +77,10 @@ def box_to_crop(box: ArrayLike, size: int = 256, scale: float = 1.2, exact: bool
         raise ValueError(f"box {box.tolist()} is not finite")
     if size <= 0 or scale <= 0:
         raise ValueError(f"crop size and scale must be positive, got {size} and {scale}")
+    if np.abs(box).max() > FARTHEST:
+        raise ValueError(f"box {box.tolist()} lies outside every picture: its corners are pixels")
     x1, y1, x2, y2 = box if exact else np.trunc(box + 0.5)
-    if x2 <= x1 or y2 <= y1:
+    if x2 - x1 < 1 or y2 - y1 < 1:
         raise ValueError(f"box {box.tolist()} has no area: x2 must exceed x1 and y2 exceed y1 by a pixel")
     extent = np.array([x2 - x1, y2 - y1])
     centre = np.array([x1, y1]) + (extent / 2 if exact else (extent + 1) // 2)

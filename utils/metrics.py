@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.integrate import simpson
 
 from utils.geometry import landmark_box
 
@@ -121,6 +120,9 @@ def area_under_curve(nmes: ArrayLike, threshold: float = 0.10, step: float = 1e-
     Raises:
         ValueError: As `error_curve`.
     """
+    # Slow to load, and most that import this module have no curve.
+    from scipy.integrate import simpson
+
     errors, shares = error_curve(nmes, threshold, step)
     return float(simpson(shares, x=errors) / threshold)
 

@@ -1,76 +1,151 @@
-"""What the demo shows: landmarks on the frames, two methods side by side with their jitter, animations."""
+"""Several methods on one video side by side: the face, an enlarged eye with the way of its points, the jitter."""
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import cv2
 import numpy as np
 
-from utils.drawing import bgr, draw_text
+from utils.drawing import PART_COLOURS, Stroke, dots, draw_face, draw_strokes, draw_text
+from utils.geometry import landmark_box, transform_points
+from utils.landmark_groups import LANDMARK_GROUPS
 from utils.metrics import frame_shake
-
-COLOURS = ("#ff4f9a", "#35d0ff", "#ffd21f")
-"""Of the methods, in their order."""
 
 BACKGROUND = (32, 28, 26)
 
-METER_FRAMES = 60
-"""How far back the curves of the jitter meter go."""
+PANEL_SIDE = 256
+"""Pixels of the picture of the face; the inset below it is as wide."""
 
-FULL_SCALE = 1.0
-"""Of the jitter meter at least, in percent of the face."""
+INSET_HEIGHT, INSET_ZOOM = 144, 4
+
+FACE_SHARE = 0.7
+"""Of a panel that the face fills."""
+
+INSET_GROUP = "right_eye"
+
+TRAIL_POINTS, TRAIL_FRAMES = (60, 62, 64, 66), 15
+"""The landmarks whose way is drawn (corners and lids of the eye), and over how many frames."""
+
+FOLLOW = 0.2
+"""Share of the way to the face that the view goes in a frame: it glides, so that it does not hide what trembles."""
 
 
 class JitterMeter:
-    """The jitter of one method over the last frames, averaged over faces."""
+    """The jitter of one method, averaged over faces and frames."""
 
     def __init__(self) -> None:
-        self.history: deque[float] = deque(maxlen=METER_FRAMES)
         self._recent: dict[int, deque[np.ndarray]] = {}
         self._sum, self._count = 0.0, 0
 
-    def add(self, faces: dict[int, np.ndarray]) -> None:
+    def add(self, faces: Mapping[int, np.ndarray]) -> None:
         """Take the landmarks (K, 2) of the faces of the next frame, by their numbers."""
         self._recent = {number: self._recent.get(number, deque(maxlen=3)) for number in faces}
         for number, landmarks in faces.items():
             self._recent[number].append(landmarks)
         shakes = [frame_shake(recent) for recent in self._recent.values() if len(recent) == 3]
-        self.history.append(float(np.mean(shakes)) if shakes else np.nan)
+        shakes = [shake for shake in shakes if np.isfinite(shake)]
         if shakes:
-            self._sum, self._count = self._sum + self.history[-1], self._count + 1
+            self._sum, self._count = self._sum + float(np.mean(shakes)), self._count + 1
 
     @property
     def mean(self) -> float:
-        """Over all frames so far; NaN before the third."""
+        """In percent of the face, see `utils.metrics.frame_shake`; NaN before the third frame."""
         return self._sum / self._count if self._count else float("nan")
 
 
-def side_by_side(
-    panels: dict[str, np.ndarray], meters: dict[str, JitterMeter], colours: Sequence[str] = COLOURS
-) -> np.ndarray:
-    """Pictures beside each other under their titles, and below them the jitter of each over the last frames.
+class SideBySide:
+    """Draws the frames of a video with the landmarks of several methods, a panel for each.
+
+    All panels show the same part of the frame. It follows the face of the lowest number, smoothly.
 
     Args:
-        panels: Two or more pictures (H, W, 3) uint8 BGR of one size, by their titles.
-        meters: Of the same titles.
-        colours: Of the curves, in their order.
+        titles: of the methods.
 
-    Returns:
-        (H + M, W of all, 3) uint8 BGR.
+    Attributes:
+        meters: the jitter of the methods so far.
     """
-    top = np.hstack(list(panels.values()))
-    height = max(18, round(0.07 * top.shape[0]))
-    strip = np.full((5 * height, top.shape[1], 3), BACKGROUND, np.uint8)
-    highest = max([FULL_SCALE, *(value for meter in meters.values() for value in meter.history if value == value)])
-    for index, (title, colour) in enumerate(zip(panels, colours, strict=False)):
-        mean = meters[title].mean
-        left = index * top.shape[1] // len(panels) + height // 2
-        text = f"{title}: jitter {'-' if np.isnan(mean) else format(mean, '.2f')} %"
-        draw_text(strip, text, (left, round(1.2 * height)), height, colour)
-        values = np.array(meters[title].history)
-        across = np.arange(len(values)) * (strip.shape[1] - 1) / (METER_FRAMES - 1)
-        down = strip.shape[0] - 2 - (strip.shape[0] - 2 * height) * values / highest
-        known = np.isfinite(down)
-        curve = np.round(np.column_stack([across, down])[known]).astype(np.int32)
-        cv2.polylines(strip, [curve[:, None]], False, bgr(colour), max(2, height // 8), cv2.LINE_AA)
-    return np.vstack([top, strip])
+
+    def __init__(self, titles: Sequence[str]):
+        self.titles = tuple(titles)
+        self.meters = {title: JitterMeter() for title in titles}
+        self._trails: dict[str, deque[np.ndarray]] = {}
+        self._face: int | None = None
+        self._view: np.ndarray | None = None
+
+    def draw(self, frame: np.ndarray, faces: Mapping[str, Mapping[int, np.ndarray]]) -> np.ndarray:
+        """The picture of the next frame.
+
+        Args:
+            frame: (H, W, 3) uint8 BGR.
+            faces: landmarks (98, 2) in pixels of the frame, NaN where a solve failed, by title and number of the face.
+
+        Returns:
+            (h, w, 3) uint8 BGR, of the same size for every frame.
+        """
+        for title in self.titles:
+            self.meters[title].add(faces[title])
+        self._follow(frame, faces)
+        return np.hstack([self._panel(frame, title, faces[title]) for title in self.titles])
+
+    def _follow(self, frame: np.ndarray, faces: Mapping[str, Mapping[int, np.ndarray]]) -> None:
+        """Move the view: centre of the face, its side, centre of the eye, each the mean of the methods."""
+        numbers = set.intersection(*(set(of_method) for of_method in faces.values()))
+        numbers = {n for n in numbers if all(np.isfinite(of_method[n]).all() for of_method in faces.values())}
+        if not numbers:
+            self._face, self._trails = None, {}
+            if self._view is None:
+                middle, side = np.array(frame.shape[1::-1]) / 2, FACE_SHARE * max(frame.shape[:2])
+                self._view = np.array([*middle, side, *middle])
+            return
+        number = self._face if self._face in numbers else min(numbers)
+        landmarks = np.mean([of_method[number] for of_method in faces.values()], axis=0)
+        box = landmark_box(landmarks)
+        eye = landmarks[list(LANDMARK_GROUPS[INSET_GROUP].points)].mean(axis=0)
+        seen = np.array([*(box[:2] + box[2:]) / 2, np.max(box[2:] - box[:2]), *eye])
+        if number != self._face or self._view is None:
+            self._face, self._view = number, seen
+            self._trails = {title: deque(maxlen=TRAIL_FRAMES) for title in self.titles}
+        self._view = self._view + FOLLOW * (seen - self._view)
+        for title, trail in self._trails.items():
+            trail.append(faces[title][number][list(TRAIL_POINTS)])
+
+    def _panel(self, frame: np.ndarray, title: str, faces: Mapping[int, np.ndarray]) -> np.ndarray:
+        zoom = FACE_SHARE * PANEL_SIDE / self._view[2]
+        face = view_matrix(self._view[:2], zoom, PANEL_SIDE, PANEL_SIDE)
+        above = cut(frame, face, PANEL_SIDE, PANEL_SIDE)
+        for landmarks in faces.values():
+            draw_face(above, transform_points(landmarks, face))
+        eye = view_matrix(self._view[3:], INSET_ZOOM * zoom, PANEL_SIDE, INSET_HEIGHT)
+        inset = cut(frame, eye, PANEL_SIDE, INSET_HEIGHT)
+        self._draw_inset(inset, eye, title, faces)
+        heading, height = np.full((28, PANEL_SIDE, 3), BACKGROUND, np.uint8), 17
+        draw_text(heading, title, (6, 19), height)
+        footing = np.full((28, PANEL_SIDE, 3), BACKGROUND, np.uint8)
+        mean = self.meters[title].mean
+        jitter = "-" if np.isnan(mean) else f"{mean:.2f} % of the face"
+        draw_text(footing, f"jitter {jitter}", (6, 19), height)
+        panel = np.vstack([heading, above, inset, footing])
+        panel[:, -1] = BACKGROUND
+        return panel
+
+    def _draw_inset(self, inset: np.ndarray, eye: np.ndarray, title: str, faces: Mapping[int, np.ndarray]) -> None:
+        if self._face is None or self._face not in faces:
+            return
+        colour = PART_COLOURS["eyes"]
+        trail = transform_points(np.array(self._trails[title]), eye)
+        lines = [trail[:, point] for point in range(len(TRAIL_POINTS))]
+        landmarks = transform_points(faces[self._face], eye)
+        contour = [landmarks[list(line)] for line in LANDMARK_GROUPS[INSET_GROUP].lines]
+        strokes = [Stroke(contour, 1.2, colour), Stroke(lines, 1.2, "#ffffff")] if len(trail) > 1 else []
+        draw_strokes(inset, [*strokes, dots(landmarks[list(TRAIL_POINTS)], 2.5, PART_COLOURS["lips"])])
+
+
+def view_matrix(centre: np.ndarray, zoom: float, width: int, height: int) -> np.ndarray:
+    """(2, 3) from pixels of a frame to those of a view of it around a centre."""
+    return np.column_stack([zoom * np.eye(2), np.array([width, height]) / 2 - zoom * np.asarray(centre)])
+
+
+def cut(frame: np.ndarray, matrix: np.ndarray, width: int, height: int) -> np.ndarray:
+    """A view of a frame, (height, width, 3) uint8."""
+    smooth = cv2.INTER_AREA if matrix[0, 0] < 1 else cv2.INTER_CUBIC
+    return cv2.warpAffine(frame, matrix, (width, height), flags=smooth, borderMode=cv2.BORDER_REPLICATE)

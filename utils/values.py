@@ -4,8 +4,10 @@ Python would take "false" for true, True for 1 and NaN for a number that is not 
 """
 
 import math
-from collections.abc import Collection
-from typing import Any
+from collections.abc import Collection, Mapping
+from dataclasses import fields
+from types import NoneType, UnionType
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from utils.errors import OptionError
 
@@ -62,6 +64,48 @@ def check_choice(name: str, value: Any, choices: Collection[str]) -> None:
     """
     if not isinstance(value, str) or value not in choices:
         raise OptionError(f"{name} must be one of {', '.join(choices)}, not {_show(value)}")
+
+
+def check_types(kind: type, options: Mapping[str, Any], owner: str) -> None:
+    """Make sure that the options of a dataclass, for example from a file, have the types of its fields.
+
+    Only plain types are looked at: int, float, bool, str, `Literal`, and each of them or None.
+
+    Args:
+        kind: The dataclass.
+        options: Some of its options by name.
+        owner: What they configure, for the message.
+
+    Raises:
+        OptionError: If an option is unknown or of another type; the message names it.
+    """
+    hints = get_type_hints(kind)
+    known = [item.name for item in fields(kind)]
+    for name, value in options.items():
+        if name not in known:
+            raise OptionError(f"unknown option {name!r} of {owner}; remove it")
+        alternatives = get_args(hints[name]) if get_origin(hints[name]) is UnionType else (hints[name],)
+        if value is None and NoneType in alternatives:
+            continue
+        check_value(name, value, alternatives[0])
+
+
+def check_value(name: str, value: Any, wanted: Any) -> None:
+    """Make sure that an option is of a plain type: int, float, bool, str or a `Literal`.
+
+    Raises:
+        OptionError: If not; the message names it.
+    """
+    if get_origin(wanted) is Literal:
+        check_choice(name, value, get_args(wanted))
+    elif wanted is bool:
+        check_flag(name, value)
+    elif wanted is int:
+        check_integer(name, value, -LARGEST_INTEGER)
+    elif wanted is float:
+        check_number(name, value, -LARGEST_NUMBER)
+    elif wanted is str and not isinstance(value, str):
+        raise OptionError(f"{name} must be text, not {_show(value)}")
 
 
 def _show(value: Any) -> str:

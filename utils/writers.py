@@ -1,7 +1,7 @@
 """Pictures, videos and animations as files."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -124,13 +124,19 @@ def open_writer(path: Path, rate: float) -> FrameWriter:
     Raises:
         OutputError: If the suffix is of another kind, or the file cannot be written.
     """
-    suffix = path.suffix.lower()
-    if suffix not in VIDEO_SUFFIXES + ANIMATION_SUFFIXES:
-        raise OutputError(
-            f"{path}: an overlay of a video is written as {', '.join(VIDEO_SUFFIXES + ANIMATION_SUFFIXES)}; choose "
-            "such a name"
-        )
-    return VideoWriter(path, rate) if suffix in VIDEO_SUFFIXES else AnimationWriter(path, rate)
+    check_suffix(path, VIDEO_SUFFIXES + ANIMATION_SUFFIXES, "a video")
+    return VideoWriter(path, rate) if path.suffix.lower() in VIDEO_SUFFIXES else AnimationWriter(path, rate)
+
+
+def check_suffix(path: Path, suffixes: Sequence[str], kind: str) -> Path:
+    """The path of an overlay, if its name ends as one of this kind.
+
+    Raises:
+        OutputError: It does not.
+    """
+    if path.suffix.lower() not in suffixes:
+        raise OutputError(f"{path}: an overlay of {kind} is written as {', '.join(suffixes)}; choose such a name")
+    return path
 
 
 class AnimationWriter:
@@ -142,7 +148,7 @@ class AnimationWriter:
         quality: Of WebP, 0 to 100.
     """
 
-    def __init__(self, path: Path, rate: float, quality: int = 50):
+    def __init__(self, path: Path, rate: float, quality: int = 42):
         self.aside = Aside(path)
         self.duration = round(1000 / rate)
         self.quality = quality
@@ -186,12 +192,8 @@ def write_picture(path: Path, picture: np.ndarray) -> None:
     Raises:
         OutputError: If the suffix is another, or the file cannot be written.
     """
-    suffix = path.suffix.lower()
-    if suffix not in PICTURE_SUFFIXES:
-        raise OutputError(
-            f"{path}: an overlay of a picture is written as {', '.join(PICTURE_SUFFIXES)}; choose such a name"
-        )
-    done, content = cv2.imencode(suffix, picture)
+    check_suffix(path, PICTURE_SUFFIXES, "a picture")
+    done, content = cv2.imencode(path.suffix.lower(), picture)
     if not done:
         height, width = picture.shape[:2]
         raise OutputError(f"{path}: a picture of {width} x {height} pixels does not fit the format; choose another")

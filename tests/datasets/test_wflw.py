@@ -447,9 +447,30 @@ def test_coinciding_eye_corners_are_named(layout, request):
     for axis in range(2):
         edit_line(path, 1, set_field(offset + 120 + axis, "0.25"))
         edit_line(path, 1, set_field(offset + 144 + axis, "0.25"))
-    with pytest.raises(InputError, match=r"line 1: the outer eye corners, landmarks 60 and 72, coincide"):
+    with pytest.raises(InputError, match=r"line 1: the outer eye corners, landmarks 60 and 72, are under"):
         load_wflw_test(root)
 
 
 def test_attributes_name_the_subsets():
     assert tuple(f"test_{attribute}" for attribute in ATTRIBUTES) == SPLITS[1:]
+
+
+@pytest.mark.parametrize("value", ["1e300", "-2000000"])
+def test_a_number_outside_every_picture_is_named_with_its_line(raw_wflw, value):
+    path = raw_wflw / "WFLW_annotations" / "list_98pt_rect_attr_train_test" / "list_98pt_rect_attr_test.txt"
+    lines = path.read_text().splitlines()
+    lines[2] = " ".join([value, *lines[2].split()[1:]])
+    path.write_text("\n".join(lines))
+    with pytest.raises(InputError, match=r"line 3: holds .* outside every picture"):
+        read_faces(raw_wflw, "test")
+
+
+def test_a_face_far_outside_its_image_is_named(raw_wflw):
+    path = raw_wflw / "WFLW_annotations" / "list_98pt_rect_attr_train_test" / "list_98pt_rect_attr_test.txt"
+    first, *others = path.read_text().splitlines()
+    fields = first.split()
+    moved = [str(float(number) + 9000) for number in fields[:200]]
+    path.write_text("\n".join([" ".join([*moved, *fields[200:]]), *others]))
+    crops = WFLWCrops(read_faces(raw_wflw, "test"), 64)
+    with pytest.raises(InputError, match=r"face_0\.png: the face labelled there: .* far outside the picture"):
+        crops[0]

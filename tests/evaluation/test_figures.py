@@ -26,20 +26,28 @@ def faces_of(figure: Figure) -> list:
 
 
 def test_a_curve_ends_at_the_share_of_faces_that_are_no_failures():
-    figure = error_curves({"test": np.array([0.02, 0.05, 0.07, 0.3]), "test_blur": np.array([0.3, 0.01])})
+    figure = error_curves({"test": np.array([0.02, 0.05, 0.07, 0.3]), "test_blur": np.repeat([0.3, 0.01], 10)}, "title")
     whole, subset = figure.axes[0].lines
     assert (whole.get_xdata()[-1], whole.get_ydata()[-1]) == pytest.approx((10, 75))
     assert (subset.get_xdata()[-1], subset.get_ydata()[-1]) == pytest.approx((10, 50))
 
 
 def test_the_legend_of_the_curves_gives_area_and_number_of_faces():
-    figure = error_curves({"test": np.array([0.05, 0.05])})
-    assert [text.get_text() for text in figure.axes[0].get_legend().texts] == ["test (AUC 0.500, 2 faces)"]
+    figure = error_curves({"test": np.array([0.05, 0.05])}, "small.safetensors on WFLW")
+    assert figure.axes[0].get_title() == "small.safetensors on WFLW"
+    assert [text.get_text() for text in figure.axes[0].get_legend().texts] == ["test: AUC 0.500, 2 faces"]
 
 
-def test_an_empty_subset_has_no_curve():
-    figure = error_curves({"test": np.array([0.05]), "test_makeup": np.array([]), "test_blur": np.array([0.04])})
-    assert [line.get_label().split()[0] for line in figure.axes[0].lines] == ["test", "test_blur"]
+def test_a_subset_of_few_faces_has_no_curve_and_is_named():
+    few = {"test_makeup": np.array([]), "test_blur": np.full(19, 0.04), "test_largepose": np.full(20, 0.04)}
+    figure = error_curves({"test": np.array([0.05]), **few}, "title")
+    assert [line.get_label().split(":")[0] for line in figure.axes[0].lines] == ["test", "test_largepose"]
+    assert figure.get_supxlabel() == "Without a curve, fewer than 20 faces: test_makeup (0), test_blur (19)"
+
+
+def test_a_face_without_landmarks_is_within_no_error():
+    (line,) = error_curves({"test": np.array([0.05, np.nan])}, "title").axes[0].lines
+    assert line.get_ydata()[-1] == 50
 
 
 @pytest.mark.parametrize("count", [1, 5, 7])

@@ -147,17 +147,3 @@ def test_an_output_folder_that_cannot_be_written_is_an_error_that_names_it(tmp_p
     (tmp_path / "file").touch()
     with pytest.raises(OutputError, match=r"file/wflw: cannot be written .*choose another"):
         prepare_output_folder(tmp_path / "file" / "wflw")
-
-
-@pytest.mark.parametrize(
-    "write",
-    [
-        lambda path: write_json(path, {}),
-        lambda path: write_csv(path, {"image": []}),
-        lambda path: write_predictions(path, make_predictions(1)),
-    ],
-    ids=["json", "csv", "npz"],
-)
-def test_a_file_that_cannot_be_written_is_an_error_that_names_it(write, tmp_path: Path):
-    with pytest.raises(OutputError, match=r"gone/file\.npz: cannot be written"):
-        write(tmp_path / "gone" / "file.npz")

@@ -17,7 +17,7 @@ from inference.network import Network
 from inference.onnx_export import export_network, largest_difference, to_onnx
 from inference.options import SHIPPED_WEIGHTS
 from inference.streams import Streams
-from models import load_checkpoint, save_checkpoint
+from models import LDEQConfig, load_checkpoint, save_checkpoint
 from models.checkpoints import weights_digest
 from models.rwr import VARIANTS
 from solvers import AndersonConfig
@@ -184,3 +184,10 @@ def test_the_shipped_export_is_that_of_the_shipped_weights_and_small():
     found, expected = (Network(model, engine=of)(images) for of in (engine, "torch"))
     np.testing.assert_allclose(found.keypoints, expected.keypoints, atol=1e-4)
     assert export.backbone.stat().st_size + export.cell.stat().st_size <= 4 * 2**20
+
+
+def test_a_field_at_its_default_is_no_part_of_the_digest(monkeypatch):
+    model = small_model()
+    digest, plain = weights_digest(model), LDEQConfig.to_dict
+    monkeypatch.setattr(LDEQConfig, "to_dict", lambda config: {**plain(config), "new_field": "as before"})
+    assert weights_digest(model) == digest

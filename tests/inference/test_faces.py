@@ -1,3 +1,7 @@
+import subprocess
+import sys
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
@@ -5,9 +9,10 @@ from small_networks import small_model
 
 from inference.detector import SHIFT, SIZE_RATIO, CenterFaceDetector, to_landmark_boxes
 from inference.faces import FaceTracker, FollowingRules, match_boxes
-from inference.results import FaceLandmarks
+from inference.results import Face
 from inference.tracker import TrackingConfig
 
+ROOT = Path(__file__).parents[2]
 FRAME = cv2.resize(np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8), (160, 120))
 LEFT, RIGHT = np.array([10.0, 20.0, 50.0, 60.0]), np.array([90.0, 30.0, 140.0, 90.0])
 
@@ -42,13 +47,13 @@ class StandIn:
     def reset(self) -> None:
         self.left.clear()
 
-    def step(self, frame: np.ndarray, boxes: dict[int, np.ndarray]) -> dict[int, FaceLandmarks]:
+    def step(self, frame: np.ndarray, boxes: dict[int, np.ndarray]) -> dict[int, Face]:
         return {number: self.find(number, np.asarray(box)) for number, box in boxes.items()}
 
-    def find(self, number: int, box: np.ndarray) -> FaceLandmarks:
+    def find(self, number: int, box: np.ndarray) -> Face:
         corners = np.add([[box[0], box[1]], [box[2], box[3]]], [self.drift.get(number, 0.0), 0])
         spread = np.full(2, self.uncertainty.get(number, 0.01) * (box[2:] - box[:2]).max())
-        return FaceLandmarks(np.where(np.isinf(spread[0]), np.nan, corners), spread, box, 2, 0.1)
+        return Face(np.where(np.isinf(spread[0]), np.nan, corners), spread, box, 2, 0.1, number)
 
 
 def face_tracker(detector: ScriptedDetector, stand_in: StandIn | None = None, **rules: float) -> FaceTracker:
@@ -68,6 +73,12 @@ def test_boxes_are_paired_for_the_largest_sum_of_overlaps():
     assert match_boxes(first, second, 0.4) == {0: 0}
     assert match_boxes(first, second, 0.3) == {0: 1, 1: 0}
     assert match_boxes([], second, 0.4) == match_boxes(first, np.zeros((0, 4)), 0.4) == {}
+
+
+def test_what_is_slow_to_load_and_of_no_use_to_a_picture_is_not_loaded():
+    program = "import inference.faces, sys; print({'scipy', 'matplotlib', 'pandas', 'onnx'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
 
 
 def test_a_box_of_the_detector_becomes_a_landmark_box_by_shift_and_size():
@@ -94,7 +105,7 @@ def test_faces_keep_their_numbers_and_are_detected_only_every_few_frames():
     for _ in range(6):
         faces = tracker.step(FRAME)
         assert numbers(faces) == [0, 1]
-        np.testing.assert_array_equal(faces[0].landmarks.box, LEFT)
+        np.testing.assert_array_equal(faces[0].box, LEFT)
     assert detector.calls == 2
 
 
@@ -114,7 +125,7 @@ def test_an_unsure_face_or_one_that_failed_is_dropped_and_looked_for_in_the_same
     stand_in.uncertainty[0] = uncertainty
     (face,) = tracker.step(FRAME)
     assert face.number == 1
-    np.testing.assert_array_equal(face.landmarks.box, RIGHT)
+    np.testing.assert_array_equal(face.box, RIGHT)
     assert stand_in.left == [0]
 
 
@@ -145,7 +156,7 @@ def test_all_faces_of_a_frame_are_solved_in_one_batch(monkeypatch):
 def test_given_boxes_are_followed_by_number_and_a_face_that_was_away_starts_anew():
     tracker = FaceTracker(small_model(), TrackingConfig(solve_first_frame=True), detector=ScriptedDetector())
     script = [{1: RIGHT, 0: LEFT}, {0: LEFT}, {0: LEFT, 1: RIGHT}, {}]
-    evaluations = [{face.number: face.landmarks.evaluations for face in tracker.step(FRAME, boxes)} for boxes in script]
+    evaluations = [{face.number: face.evaluations for face in tracker.step(FRAME, boxes)} for boxes in script]
     first = evaluations[0]
     assert first[0] > 2 and first[1] > 2
     assert evaluations[1:] == [{0: 2}, {0: 2, 1: first[1]}, {}]

@@ -5,7 +5,7 @@ import pytest
 
 from inference.faces import FollowingRules
 from inference.pictures import FACES_TOGETHER, find_faces, predict_faces
-from inference.results import FaceLandmarks
+from inference.results import Face
 
 PICTURE = np.zeros((200, 300, 3), np.uint8)
 PICTURE[..., 0] = 200
@@ -30,20 +30,20 @@ class Predictor:
         self.colour = colour
         self.batches: list[int] = []
 
-    def __call__(self, image: np.ndarray, boxes: np.ndarray) -> list[FaceLandmarks]:
+    def __call__(self, image: np.ndarray, boxes: np.ndarray) -> list[Face]:
         self.batches.append(len(boxes))
         return [self.find(box) for box in boxes]
 
-    def find(self, box: np.ndarray) -> FaceLandmarks:
+    def find(self, box: np.ndarray) -> Face:
         spread = np.full(2, self.uncertainty.get(box[0], 0.01) * np.max(box[2:] - box[:2]))
         landmarks = np.where(np.isinf(spread[0]), np.nan, box.reshape(2, 2))
-        return FaceLandmarks(landmarks, spread, box, 2, 0.1)
+        return Face(landmarks, spread, box, 2, 0.1)
 
 
 def test_faces_are_numbered_from_0_with_the_score_of_their_detection():
     faces = find_faces(PICTURE, Predictor(), Detector((10, 10, 50, 50, 0.9), (100, 10, 140, 50, 0.6)))
     assert [(face.number, face.score) for face in faces] == [(0, 0.9), (1, 0.6)]
-    np.testing.assert_array_equal(faces[1].landmarks.landmarks, [[100, 10], [140, 50]])
+    np.testing.assert_array_equal(faces[1].landmarks, [[100, 10], [140, 50]])
 
 
 @pytest.mark.parametrize("uncertainty", [0.041, np.inf])

@@ -43,10 +43,10 @@ def test_the_evaluation_the_tracker_of_one_face_and_that_of_all_faces_agree(vari
         of_the_crop = {"rtol": 0, "atol": 1e-5 / matrices[0, 0, 0]}
         np.testing.assert_allclose(one.step(frame, BOX + number), expected, **of_the_crop)
         _, face = several.step(frame, {4: OTHER_BOX, 5: BOX + number})
-        np.testing.assert_allclose(face.landmarks.landmarks, expected, **of_the_crop)
-        np.testing.assert_allclose(face.landmarks.uncertainty, one.last.uncertainty, **of_the_crop)
-        np.testing.assert_array_equal(face.landmarks.box, one.last.box)
-        assert face.landmarks.evaluations == one.last.evaluations == 2
+        np.testing.assert_allclose(face.landmarks, expected, **of_the_crop)
+        np.testing.assert_allclose(face.uncertainty, one.last.uncertainty, **of_the_crop)
+        np.testing.assert_array_equal(face.box, one.last.box)
+        assert face.evaluations == one.last.evaluations == 2
 
 
 def test_without_rwr_every_frame_is_that_of_a_predictor():

@@ -31,12 +31,12 @@ SOLVERS = [
         ({"cell_width_increment": -8}, "cell_width_increment must be at least 0, not -8"),
         ({"cell_groups": 0}, "cell_groups must be at least 1, not 0"),
         ({"explicit_depth": 0}, "explicit_depth must be at least 1, not 0"),
-        ({"image_size": 0}, "image_size must be a multiple of 64, not 0"),
+        ({"image_size": 0}, "image_size must be at least 64, not 0"),
         ({"image_size": 96}, "image_size must be a multiple of 64, not 96"),
-        ({"softargmax_beta": 0.0}, "softargmax_beta must give a positive, finite factor, not 0.0"),
         ({"gate_start": 1.0}, r"gate_start must be in \(0, 1\), not 1\.0"),
         ({"gate": "learned", "normalisation": "none"}, "normalisation must not be 'none'"),
-        ({"softargmax_beta": math.nan}, "softargmax_beta must give a positive, finite factor, not nan"),
+        ({"softargmax_beta": 0.0}, "softargmax_beta must give a positive factor of at most"),
+        ({"softargmax_beta": math.nan}, "softargmax_beta must be a finite number, not nan"),
     ],
 )
 def test_an_option_out_of_range_is_named(options, message):
@@ -128,12 +128,15 @@ def test_absent_options_have_their_defaults():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"width": 3}, "unknown options of the network: width"),
-        ({"solver": {"name": "newton"}}, "unknown solver 'newton'"),
-        ({"solver": {"name": "anderson", "depth": 3}}, "unknown option 'depth' of solver 'anderson'"),
-        ({"gradient": {"rule": "jfb", "steps": 3}}, "unknown options of the gradient: steps"),
-        ({"gradient": {"backward_solver": {"name": "newton"}}}, "unknown solver 'newton'"),
-        ({"gradient": {"rule": "adjoint"}}, "gradient rule must be one of ift, jfb, unroll, not 'adjoint'"),
+        ({"width": 3}, "unknown option 'width' of the network"),
+        ({"solver": {"name": "newton"}}, "must be one of fixed_point, anderson, broyden, not 'newton'"),
+        ({"solver": {"name": "anderson", "depth": 3}}, "unknown option 'depth' of the solver 'anderson'"),
+        ({"gradient": {"rule": "jfb", "steps": 3}}, "unknown option 'steps' of the gradient"),
+        (
+            {"gradient": {"backward_solver": {"name": "newton"}}},
+            "must be one of fixed_point, anderson, broyden, not 'newton'",
+        ),
+        ({"gradient": {"rule": "adjoint"}}, "rule must be one of ift, jfb, unroll, not 'adjoint'"),
     ],
 )
 def test_an_unknown_option_in_a_file_is_named(change, message):

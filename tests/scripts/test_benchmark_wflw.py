@@ -5,7 +5,8 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
@@ -166,8 +167,14 @@ def test_the_contact_sheet_has_the_worst_faces_and_those_around_the_median():
     errors = np.array([0.05, 0.30, 0.01, 0.04, 0.20, 0.02, 0.03])
     chosen = select_faces(errors, 3)
     assert errors[chosen["Worst"]].tolist() == [0.30, 0.20, 0.05]
-    assert errors[chosen["Median"]].tolist() == [0.05, 0.04, 0.03]
-    assert select_faces(errors, 50)["Median"].size == 7
+    assert errors[chosen["Median"]].tolist() == [0.04, 0.03]
+    assert [chosen.tolist() for chosen in select_faces(errors, 50).values()] == [np.argsort(-errors).tolist(), []]
+
+
+def test_no_face_is_on_the_contact_sheet_twice():
+    for count in range(1, 12):
+        chosen = np.concatenate(list(select_faces(np.linspace(0.1, 0, 11), count).values()))
+        assert len(set(chosen.tolist())) == chosen.size >= count
 
 
 def test_the_raw_layout_reports_its_box_and_says_so_of_an_empty_subset(raw_wflw, benchmark, tmp_path, capsys):
@@ -293,6 +300,75 @@ def test_a_checkpoint_that_does_not_fit_is_one_error_that_names_it(
     error = capfd.readouterr().err
     assert_one_error(error, message)
     assert "final.pth.tar" in error
+
+
+def test_a_face_whose_solve_is_not_finite_is_a_failure_and_no_number(precropped_wflw, network, tmp_path):
+    weights = tmp_path / "spoilt.safetensors"
+    model = load_checkpoint(network)
+    with torch.no_grad():
+        # Every weight is finite, but what they compute is not.
+        model.cell.head.weight.div_(model.cell.head.weight.abs().max()).mul_(3e38)
+    save_checkpoint(model, weights)
+    process = run_script(*arguments(precropped_wflw, tmp_path / "results", weights))
+    assert process.returncode == 1, process.stderr
+    results = read_results(tmp_path / "results")
+    assert results["splits"]["test"] == {"nme": None, "median_nme": None, "fr": 100, "auc": 0, "count": 6, "failed": 6}
+    assert results["failed"] == [f"test_{face}.png" for face in range(6)]
+    assert {row["nme"] for row in read_table(tmp_path / "results")} == {""}
+    assert process.stdout.count("failed: test_") == 6
+    assert "Traceback" not in process.stderr
+
+
+def test_the_sample_is_not_taken_for_the_benchmark(precropped_wflw, benchmark, tmp_path, capsys):
+    assert benchmark(precropped_wflw) == 0
+    printed = capsys.readouterr().out.splitlines()
+    (first, second) = (line for line, text in enumerate(printed) if text == "6 of 2500 test faces: not the benchmark")
+    original = [line for line, text in enumerate(printed) if text.startswith(("NME %:", "FR_0.1%", "AUC_0.1:"))]
+    assert first < min(original) < max(original) < second
+    results = read_results(tmp_path / "results")
+    assert results["benchmark"] is False
+    assert results["evaluated"] == "6 of 2500 test faces: not the benchmark"
+    assert set(results["splits"]["test"]) <= set(results["units"])
+
+
+def test_results_are_written_although_nobody_takes_what_is_printed(precropped_wflw, network, tmp_path):
+    command = " ".join([sys.executable, *arguments(precropped_wflw, tmp_path / "results", network)])
+    process = subprocess.run(f"{command} | head -n 1", shell=True, capture_output=True, text=True, timeout=300)
+    assert (process.returncode, process.stderr.count("Traceback")) == (0, 0)
+    assert read_results(tmp_path / "results")["splits"]["test"]["count"] == 6
+
+
+def test_no_result_replaces_a_file_of_the_dataset(precropped_wflw, benchmark, network, tmp_path, capfd):
+    weights = tmp_path / "results" / "predictions.npz"
+    weights.parent.mkdir()
+    weights.write_bytes(network.read_bytes())
+    assert benchmark(precropped_wflw, weights=weights) == 2
+    assert_one_error(capfd.readouterr().err, "would replace the input")
+    assert weights.read_bytes() == network.read_bytes()
+
+
+def test_a_second_run_in_the_folder_is_refused(precropped_wflw, benchmark, tmp_path, capfd):
+    with locked_folder_elsewhere(tmp_path / "results"):
+        assert benchmark(precropped_wflw) == 2
+    assert_one_error(capfd.readouterr().err, "another run is writing into this folder")
+
+
+@contextmanager
+def locked_folder_elsewhere(folder: Path) -> Iterator[None]:
+    """A process that has the lock of a folder."""
+    program = f"from utils.files import *; lock = locked_folder(Path({str(folder)!r})); lock.__enter__()"
+    command = [sys.executable, "-c", program + "; print(1, flush=True); input()"]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, cwd=SCRIPT.parent, **pipes) as process:
+        process.stdout.readline()
+        yield
+        process.kill()
+
+
+@pytest.mark.parametrize("script", ["test_LDEQ_WFLW.py", "test_LDEQ_WFLW_V.py"])
+def test_options_are_read_before_torch_is_loaded(script):
+    program = f"import {Path(script).stem}, sys; print({{'torch', 'numpy', 'cv2', 'matplotlib'}} & set(sys.modules))"
+    assert run_script("-c", program).stdout == "set()\n"
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -21,18 +22,22 @@ from datasets.clip_stream import read_crops
 from datasets.wflw_v import Clip, published_results, read_landmarks
 from evaluation.comparison import MethodScore
 from evaluation.filters import ExponentialMovingAverage, filter_grids
+from evaluation.methods import methods_of
 from evaluation.settings import ClipSettings
 from evaluation.video_figures import clip_figure, comparison_figure, convergence_figure, draw_overlay
-from evaluation.wflw_v import choose_tuning_clips
+from evaluation.wflw_v import check_options, choose_tuning_clips
+from inference.streams import Streams
 from models import LDEQ, load_checkpoint, save_checkpoint
 from models.cell import Cell
 from solvers import FixedPointConfig
 from test_LDEQ_WFLW_V import main, parse_arguments
 from utils.command_line import run
 from utils.drawing import PART_COLOURS, bgr
+from utils.errors import OptionError
 from utils.geometry import transform_points
 from utils.images import to_network_input
 from utils.metrics import video_nme, video_nmj
+from utils.processes import Process
 from utils.writers import VideoWriter
 
 SCRIPT = Path(__file__).parents[2] / "test_LDEQ_WFLW_V.py"
@@ -126,10 +131,11 @@ def assert_same_scores(one: Path, other: Path) -> None:
         assert scores[video_id] == pytest.approx((nme, nmj), rel=1e-5)
 
 
-def settings(monkeypatch: pytest.MonkeyPatch, *options: object) -> ClipSettings:
+def settings_of(*options: object) -> ClipSettings:
     """Those of a command line."""
-    monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, options)])
-    return parse_arguments()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [str(SCRIPT), *map(str, options)])
+        return parse_arguments()
 
 
 def assert_one_error(stderr: str, message: str) -> None:
@@ -241,7 +247,7 @@ def test_the_published_result_of_a_clip_stands_beside_ours(tmp_path, evaluation)
 def test_a_line_a_frame_is_printed_on_request(clips, evaluation, capsys):
     assert evaluation(clips, "--WFLW_V_split", "easy", "--verbose_solver", "true") == 0
     lines = re.findall(
-        r"^video (\w) frame (\d+) RwR: 2 evaluations, residual \S+$", capsys.readouterr().out, re.MULTILINE
+        r"^video (\w) frame (\d+) RwR: 2 evaluations, start residual \S+$", capsys.readouterr().out, re.MULTILINE
     )
     assert sorted((name, int(frame)) for name, frame in lines) == [(n, t) for n in EASY for t in range(LENGTHS[n])]
 
@@ -429,9 +435,9 @@ def test_the_comparison_scores_every_method_on_the_clips_that_are_not_for_tuning
 
 
 @pytest.mark.parametrize(("count", "every"), [(2, 4), (9, 4), (500, 25)])
-def test_filters_are_tuned_on_an_even_choice_of_the_split(count, every, monkeypatch):
+def test_filters_are_tuned_on_an_even_choice_of_the_split(count, every):
     clips = {f"{number:03}": Clip(f"{number:03}", "easy", Path(), 5) for number in reversed(range(count))}
-    chosen = choose_tuning_clips(settings(monkeypatch), clips)
+    chosen = choose_tuning_clips(settings_of(), clips)
     assert list(chosen) == [f"{number:03}" for number in range(0, count, every)]
 
 
@@ -472,13 +478,129 @@ def test_an_option_that_cannot_be_had_is_one_error(options, weights, message, cl
 
 def test_an_explicit_network_is_evaluated_without_rwr(clips, evaluation, tmp_path):
     assert evaluation(clips, "--rwr", "false", weights=EXPLICIT) == 0
-    assert {row["residual"] for row in read_table(tmp_path / "results")} == {""}
+    assert {(row["start_residual"], row["answer_residual"]) for row in read_table(tmp_path / "results")} == {("", "")}
 
 
 @pytest.mark.parametrize("option", [("--rwr", "yes"), ("--WFLW_V_split", "medium"), ("--tuning_ids", "a")])
 def test_an_option_out_of_range_ends_with_usage(option, clips, evaluation, capfd):
     assert evaluation(clips, *option) == 2
     assert option[0] in capfd.readouterr().err
+
+
+def test_two_processes_share_out_the_clips_and_give_the_numbers_of_one_also_when_resumed(
+    clips, network, evaluation, tmp_path
+):
+    assert evaluation(clips, "--compare", "--tuning_ids", "c", output=tmp_path / "one") == 0
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2")
+    options = ("--compare", "--tuning_ids", "c")
+    command = [sys.executable, *torchrun, *arguments(clips, tmp_path / "two", network, *options)]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=300, cwd=SCRIPT.parent)
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.count("Avg (NME, NMJ)") == 1
+    assert_same_scores(tmp_path / "two", tmp_path / "one")
+    for name in ("a", "d"):
+        (tmp_path / "two" / "predictions" / "rwr" / f"{name}.npz").unlink()
+    process = subprocess.run([*command, "--resume"], capture_output=True, text=True, timeout=300, cwd=SCRIPT.parent)
+    assert process.returncode == 0, process.stderr
+    assert process.stdout.count("2 of 4 clips are done already") == 1
+    assert sorted(re.findall(r"^video (\w+) ", process.stdout, re.MULTILINE)) == ["a", "d"]
+    assert_same_scores(tmp_path / "two", tmp_path / "one")
+    one, two = (read_results(tmp_path / name)["comparison"]["methods"] for name in ("one", "two"))
+    assert [method["nmj"] for method in two] == pytest.approx([method["nmj"] for method in one], rel=1e-5)
+
+
+def test_clips_that_depend_on_each_other_are_not_shared_out(clips, network):
+    process = Process(0, 2, torch.device("cpu"))
+    options = settings_of("--rwr", "false", "--stop_rule", "batch")
+    with pytest.raises(OptionError, match="--stop_rule batch: without RwR"):
+        check_options(options, load_checkpoint(network), methods_of(options), process)
+    alone = replace(options, WFLW_V_batch_size=1)
+    check_options(alone, load_checkpoint(network), methods_of(alone), process)
+
+
+def test_a_clip_with_a_solve_that_is_not_finite_fails_alone(clips, network, evaluation, tmp_path, monkeypatch, capsys):
+    step = Streams.step
+
+    def failing(self, images, matrices, slots, first):
+        results = step(self, images, matrices, slots, first)
+        # Slots are 0 and 1 here; the clip of the first begins once more while the second one goes on.
+        results.keypoints[np.asarray(slots) == 1] = np.nan
+        return results
+
+    monkeypatch.setattr(Streams, "step", failing)
+    options = ("--WFLW_V_split", "easy", "--WFLW_V_batch_size", 2)
+    assert evaluation(clips, *options) == 1
+    results = read_results(tmp_path / "results")
+    assert results["count"] == 1
+    (reason,) = results["failed"].values()
+    assert "the solve of 6 of its 6 frames is not finite, the first is frame 0" in reason
+    capsys.readouterr()
+    assert evaluation(clips, *options, "--resume") == 1
+    assert read_results(tmp_path / "results")["failed"] == results["failed"]
+
+
+def test_what_was_run_stands_above_and_below_the_averages(clips, evaluation, tmp_path, capsys):
+    assert evaluation(clips) == 0
+    text = "4 of 1000 clips of WFLW-V: not the benchmark"
+    printed = capsys.readouterr().out.splitlines()
+    (average,) = (line for line, text in enumerate(printed) if text.startswith("Avg (NME, NMJ)"))
+    assert text in printed[:average]
+    assert text in printed[average:]
+    results = read_results(tmp_path / "results")
+    assert (results["benchmark"], results["evaluated"]) == (False, text)
+    assert set(results["average"]) <= set(results["units"])
+    assert results["settings"]["rwr"]["rwr"]["release"] == "inf"
+
+
+def test_residuals_say_where_they_were_measured(clips, evaluation, tmp_path):
+    assert evaluation(clips, output=tmp_path / "rwr") == 0
+    assert evaluation(clips, "--rwr_take_one_less_inference_step", "true", output=tmp_path / "less") == 0
+    for row in read_table(tmp_path / "rwr"):
+        assert float(row["start_residual"]) > 0
+        assert row["answer_residual"] == ""
+    for row in read_table(tmp_path / "less"):
+        assert row["answer_residual"] == row["start_residual"] != ""
+
+
+def test_ctrl_c_keeps_the_clips_that_are_done(clips, network, tmp_path):
+    command = [sys.executable, *arguments(clips, tmp_path, network, "--WFLW_V_batch_size", 1)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not (tmp_path / "per_video.csv").exists():
+        time.sleep(0.002)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    assert len(read_scores(tmp_path)) >= 1
+
+
+def test_absurd_clips_fail_alone(tmp_path, evaluation):
+    root = make_clips(tmp_path / "data")
+    for video_id, folder in (("a", "bboxes"), ("b", "landmarks")):
+        path = root / folder / f"{video_id}.npy"
+        values = np.load(path)
+        values[1] = 1e300
+        np.save(path, values)
+    write_split(root, "easy", ["a", "b", "x" * 300, "\x7f"])
+    assert evaluation(root) == 1
+    results = read_results(tmp_path / "results")
+    assert set(results["failed"]) == {"a", "b", "x" * 300, "\x7f"}
+    assert set(read_scores(tmp_path / "results")) == {"c", "d"}
+
+
+@pytest.mark.parametrize(("content", "message"), [(b"", "lists no clip"), (b"\x93NUMPY\x01", "is not text")])
+def test_a_list_of_tuning_clips_without_ids_is_an_error(content, message, clips, evaluation, tmp_path, capfd):
+    (tmp_path / "ids.txt").write_bytes(content)
+    assert evaluation(clips, "--compare", "--tuning_ids", tmp_path / "ids.txt") == 2
+    assert_one_error(capfd.readouterr().err, message)
+
+
+def test_videos_never_replace_those_of_the_dataset(tmp_path, evaluation, capfd):
+    root = make_clips(tmp_path / "data")
+    before = {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    assert evaluation(root, "--save_video", output=root) == 2
+    assert_one_error(capfd.readouterr().err, "would replace the input")
+    assert {path: path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
 
 
 def test_an_overlay_shows_box_contours_and_true_landmarks_where_they_are():
@@ -520,16 +642,37 @@ def test_the_curves_of_a_clip_are_its_errors_and_its_jitter(clips):
     assert above.lines[1].get_ydata().tolist() == 6 * [0]
 
 
-def test_the_convergence_plot_shows_the_median_over_frames():
-    (axes,) = convergence_figure({"cold": np.array([[1, 2, 9], [0.1, 0.5, 0.2]])}, "relative").axes
-    assert axes.lines[0].get_xdata().tolist() == [1, 2]
-    assert axes.lines[0].get_ydata().tolist() == [2, 0.2]
+def test_what_coincides_is_drawn_once_under_both_names(clips):
+    true = read_landmarks(clip_of(clips, "b"))
+    predicted = {"RwR": true + 1, "no RwR": true + 1.0001, "filter": true + 2}
+    above, below = clip_figure("b", predicted, true).axes
+    for axes in (above, below):
+        assert [line.get_label().split(":")[0] for line in axes.lines] == ["RwR = no RwR", "filter"]
 
 
-def test_the_comparison_plot_has_a_point_a_method():
+def test_the_convergence_plot_shows_the_median_over_frames_the_tolerance_and_where_rwr_ends():
+    traces = {"cold": np.array([[1, 2, 9], [0.1, 0.5, 0.2]])}
+    (axes,) = convergence_figure(traces, "relative", "title", tolerance=0.25, rwr_evaluations=2).axes
+    curve, end, tolerance = axes.lines
+    assert curve.get_xdata().tolist() == [1, 2]
+    assert curve.get_ydata().tolist() == [2, 0.2]
+    assert list(end.get_xdata()) == [2, 2]
+    assert list(tolerance.get_ydata()) == [0.25, 0.25]
+
+
+def test_the_comparison_plot_has_a_labelled_point_a_method_and_a_curve_a_filter_on_every_crop():
+    names = ("RwR", "no RwR", "no RwR, One-Euro (min_cutoff 1, beta 0)")
     scores = [
-        MethodScore(name, "original", nme, nmj, nmj, nmj, nmj, nmj, 0.0, 2.0, 1.0)
-        for name, nme, nmj in (("RwR", 2, 90), ("none", 3, 120))
+        MethodScore(name, crop, nme, nmj, nmj, nmj, nmj, nmj, 0.0, 2.0, 1.0)
+        for crop in ("original", "steady")
+        for name, nme, nmj in zip(names, (2, 2, 2.001), (90, 120, 110), strict=True)
     ]
-    (axes,) = comparison_figure(scores, {}, "caption").axes
-    assert [points.get_offsets().tolist() for points in axes.collections] == [[[2, 90]], [[3, 120]]]
+    curve = np.array([[2, 120], [2.1, 80]])
+    figure = comparison_figure(scores, {("original", "One-Euro"): curve}, "title")
+    for axes, crop in zip(figure.axes, ("original", "steady"), strict=True):
+        assert axes.get_title() == f"{crop} crops"
+        assert [points.get_offsets().tolist() for points in axes.collections] == [[[2, 90]], [[2, 120]], [[2.001, 110]]]
+        assert {text.get_text() for text in axes.texts} == {"RwR", "no RwR", "One-Euro", "better"}
+    np.testing.assert_array_equal(figure.axes[0].lines[0].get_xydata(), curve)
+    # A difference of a thousandth is not to look like one.
+    assert np.diff(figure.axes[0].get_xlim()) >= 0.2

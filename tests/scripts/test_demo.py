@@ -191,13 +191,73 @@ def test_a_cropped_face_is_solved_as_the_benchmark_does(tmp_path):
         np.testing.assert_allclose(found, expected[line["image"]], atol=0.05)
 
 
-def test_side_by_side_is_twice_as_wide_and_names_both_jitters(tmp_path):
-    boxes = SAMPLE / "bboxes" / "collins_easy.npy"
+def test_side_by_side_has_three_panels_and_names_their_jitters(tmp_path):
+    np.save(tmp_path / "boxes.npy", np.load(SAMPLE / "bboxes" / "collins_easy.npy")[:12])
     write_clip(tmp_path / "clip.avi", frames_of(CLIP)[:12])
-    done = demo("clip.avi", "--compare", "--boxes", boxes, "--save", "both.mp4", folder=tmp_path)
+    done = demo("clip.avi", "--compare", "--boxes", "boxes.npy", "--save", "three.mp4", folder=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert frames_of(tmp_path / "both.mp4")[0].shape[1] == 2 * 640
-    assert "jitter, RwR:" in done.stdout and "jitter, every frame afresh:" in done.stdout
+    assert frames_of(tmp_path / "three.mp4")[0].shape[1] == 3 * 256
+    assert all(
+        f"jitter, {name}:" in done.stdout
+        for name in ("every frame on its own", "RwR as in the paper", "RwR with our pull (steady)")
+    )
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [(5, "has 5 boxes, but there is a frame 5"), (7, "has a box for frame 6, but there are 6 frames")],
+)
+def test_boxes_that_do_not_match_the_frames_are_an_error_and_the_earlier_landmarks_stay(tmp_path, rows, message):
+    np.save(tmp_path / "boxes.npy", np.load(SAMPLE / "bboxes" / "collins_easy.npy")[:rows])
+    write_clip(tmp_path / "clip.mp4", frames_of(CLIP)[:6])
+    (tmp_path / "out.jsonl").write_text("earlier")
+    done = demo("clip.mp4", "--boxes", "boxes.npy", "--landmarks", "out.jsonl", folder=tmp_path)
+    assert done.returncode == 2
+    assert message in done.stderr and "Traceback" not in done.stderr
+    assert (tmp_path / "out.jsonl").read_text() == "earlier"
+    assert len(read_lines(tmp_path / "out.jsonl.part")) >= 5
+
+
+def test_several_pictures_of_one_name_keep_their_results_apart(tmp_path):
+    face = frames_of(CLIP)[0]
+    for folder, picture in (("p1", face), ("p2", np.full_like(face, 128))):
+        (tmp_path / folder).mkdir()
+        cv2.imwrite(str(tmp_path / folder / "x.png"), picture)
+    cv2.imwrite(str(tmp_path / "a.bmp"), face)
+    cv2.imwrite(str(tmp_path / "a.bmp.png"), face)
+    done = demo("p1/x.png", "p2/x.png", "a.bmp", "a.bmp.png", "p1/x.png", "--save", "overlays", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "3 faces in 4 pictures" in done.stdout
+    assert "no face found in p2/x.png: try --detection_threshold 0.3" in done.stdout
+    assert "Landmarks: results/demo/pictures.jsonl" in done.stdout and "Overlays: overlays" in done.stdout
+    lines = read_lines(tmp_path / "results" / "demo" / "pictures.jsonl")
+    assert [line["image"] for line in lines] == ["p1/x.png", "a.bmp", "a.bmp.png"]
+    assert all(0.5 <= line["score"] < 1 for line in lines)
+    written = {path.relative_to(tmp_path / "overlays").as_posix() for path in (tmp_path / "overlays").rglob("*.png")}
+    assert written == {"p1/x.png", "p2/x.png", "a.bmp.png", "a.bmp.overlay.png"}
+
+
+def test_one_face_in_one_picture_is_said_so_and_help_needs_no_torch(tmp_path):
+    cv2.imwrite(str(tmp_path / "x.png"), frames_of(CLIP)[0])
+    done = demo("x.png", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["1 face in 1 picture", "Landmarks: results/demo/x.png.jsonl"]
+    code = "import sys, demo; sys.argv = ['demo.py', '--help']\ntry: demo.main()\nexcept SystemExit: pass\n"
+    code += "sys.exit(bool({'torch', 'numpy', 'cv2'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=False).returncode == 0
+
+
+def test_outputs_never_replace_inputs_also_through_links(tmp_path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    cv2.imwrite(str(folder / "x.png"), frames_of(CLIP)[0])
+    (tmp_path / "link").symlink_to(folder)
+    (tmp_path / "boxes.csv").write_text("frame,face,x1,y1,x2,y2\n0,0,100,60,220,180\n")
+    before = {path: path.read_bytes() for path in (folder / "x.png", tmp_path / "boxes.csv")}
+    for options in (["--save", "link"], ["--boxes", "boxes.csv", "--landmarks", "boxes.csv"]):
+        done = demo("pictures", *options, folder=tmp_path)
+        assert done.returncode == 2 and "would replace the input" in done.stderr
+    assert {path: path.read_bytes() for path in before} == before
 
 
 @pytest.mark.parametrize("grey", [False, True])
@@ -208,7 +268,7 @@ def test_a_video_of_one_frame_gives_one_line_for_its_face(tmp_path, grey):
     write_clip(tmp_path / "clip.mp4", [frame])
     done = demo("clip.mp4", folder=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert [line["frame"] for line in read_lines(tmp_path / "results" / "demo" / "clip.jsonl")] == [0]
+    assert [line["frame"] for line in read_lines(tmp_path / "results" / "demo" / "clip.mp4.jsonl")] == [0]
 
 
 def prepare_bad_input(folder: Path) -> None:

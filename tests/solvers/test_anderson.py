@@ -7,7 +7,7 @@ from scipy.sparse.linalg import gmres
 from torch import Tensor
 from torch.testing import assert_close
 
-from benchmarks.solvers import RecomputedGramConfig, step_traffic
+from benchmarks.solver_steps import RecomputedGramConfig, step_traffic
 from solvers import AndersonConfig, FixedPointConfig, Status, solve
 from solvers.anderson import mixing_weights, update_gram
 

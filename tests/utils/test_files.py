@@ -29,7 +29,7 @@ WRITERS = {
     "text": lambda path: write_text(path, "new" * 100_000),
     "json": lambda path: write_json(path, {"new": "new" * 100_000}),
     "csv": lambda path: write_csv(path, {"new": list(range(100_000))}),
-    "npz": lambda path: write_arrays(path, new=np.random.default_rng(0).random(100_000)),
+    "npz": lambda path: write_arrays(path, {"new": np.random.default_rng(0).random(100_000)}),
     "png": lambda path: save_figure(Figure(figsize=(20, 20)), path),
 }
 
@@ -175,3 +175,11 @@ def test_a_folder_that_cannot_be_made_is_refused(prepare, tmp_path: Path):
         with pytest.raises(OutputError, match="cannot be written"):
             prepare(tmp_path / name)
     assert (tmp_path / "file").read_text() == "old"
+
+
+def test_a_figure_of_photographs_stays_small(tmp_path: Path):
+    figure = Figure(figsize=(6, 6))
+    picture = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    figure.add_subplot().imshow(picture, interpolation="bicubic")
+    save_figure(figure, tmp_path / "photographs.png")
+    assert (tmp_path / "photographs.png").stat().st_size <= 300_000

@@ -1,7 +1,15 @@
 import numpy as np
 import pytest
 
-from utils.geometry import box_overlap, box_to_crop, crop_image, landmark_box, steady_box, transform_points
+from utils.geometry import (
+    box_overlap,
+    box_to_crop,
+    check_in_reach,
+    crop_image,
+    landmark_box,
+    steady_box,
+    transform_points,
+)
 
 
 def test_landmark_box_is_tight():
@@ -147,3 +155,17 @@ def test_a_steady_box_follows_a_fifth_of_a_jitter_and_nearly_all_of_a_motion():
     assert steady_box(box, box + 50)[0] == pytest.approx(50, rel=1e-2)
     with pytest.raises(ValueError, match="no area"):
         steady_box(box, [0, 0, 0, 5])
+
+
+@pytest.mark.parametrize("box", [(0, 0, 0.4, 10), (0, 0, 10, 0.4), (1e7, 0, 1e7 + 50, 50), (-1e300, 0, 1e300, 1)])
+@pytest.mark.parametrize("exact", [False, True])
+def test_a_box_under_a_pixel_or_outside_every_picture_is_refused(box, exact):
+    with pytest.raises(ValueError, match=r"has no area|lies outside every picture"):
+        box_to_crop(box, exact=exact)
+
+
+def test_points_far_outside_a_picture_are_refused():
+    check_in_reach([[-400, 0], [500, 480]], 100, 80)
+    for point in ((-401, 0), (0, 481), (np.nan, 0), (0, -np.inf)):
+        with pytest.raises(ValueError, match="far outside the picture of 100 x 80 pixels"):
+            check_in_reach([[50, 40], point], 100, 80)

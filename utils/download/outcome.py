@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 from utils.errors import InputError, OutputError
 from utils.files import write_csv
@@ -75,7 +76,10 @@ def read_results(path: Path) -> dict[str, Result]:
         return {}
     try:
         rows = [row for _, row in read_table(path, [field.name for field in fields(Result)])]
-        results = [Result(**{**row, "status": Status(row["status"])}) for row in rows]
+        results = []
+        for row in rows:
+            values: dict[str, Any] = {**row, "status": Status(row["status"])}
+            results.append(Result(**values))
     except (InputError, ValueError, TypeError) as error:
         raise OutputError(
             f"{path}: not a table of this script; remove it, finished clips are recognised without it"

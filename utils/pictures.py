@@ -1,0 +1,55 @@
+"""Pictures as people have them: a path, a PIL image, an array."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from utils.errors import InputError
+from utils.images import ColourOrder, to_rgb
+from utils.sources import read_picture
+
+Picture = str | os.PathLike[str] | Image.Image | np.ndarray
+
+
+def to_bgr(picture: Picture, colour: ColourOrder = "bgr") -> np.ndarray:
+    """A picture as the pixels that the detector and the network take.
+
+    Args:
+        picture: a path; a PIL image of any mode, turned as its metadata say, white where it is transparent; or an array
+            (H, W, 3) uint8.
+        colour: order of the channels of an array.
+
+    Returns:
+        (H, W, 3) uint8 BGR; an array in this order is returned as it is.
+
+    Raises:
+        InputError: It is none of these, or the file cannot be read or does not decode.
+    """
+    if isinstance(picture, str | os.PathLike):
+        return read_picture(Path(picture))
+    if isinstance(picture, Image.Image):
+        return to_rgb(_rgb_of(picture), "bgr")
+    if not isinstance(picture, np.ndarray):
+        raise InputError(
+            f"a picture is a path, a PIL image or an array (H, W, 3) uint8, not {type(picture).__name__}; give one"
+        )
+    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
+        raise InputError(f"a picture as an array is (H, W, 3) uint8, not {picture.shape} {picture.dtype}; convert it")
+    return to_rgb(picture, "bgr") if colour == "rgb" else picture
+
+
+def _rgb_of(picture: Image.Image) -> np.ndarray:
+    """(H, W, 3) uint8 RGB of a PIL image."""
+    try:
+        upright = ImageOps.exif_transpose(picture)
+        if upright.has_transparency_data:
+            upright = upright.convert("RGBA")
+            upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright)
+        elif upright.mode.startswith("I;16"):
+            # PIL would cut off all above 255.
+            upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
+        return np.asarray(upright.convert("RGB"))
+    except OSError as error:
+        raise InputError(f"{picture}: does not decode ({error}); the file is damaged") from error
