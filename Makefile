@@ -1,5 +1,5 @@
 # make benchmark   the WFLW benchmark on the weights and the sample faces that ship
-# make test        lint and tests
+# make test        lint, types and tests
 # make fuzz        thousands of damaged files, options and folders; CASES and SEED choose how many and which
 # All create the environment in .venv first, where it is missing or older than the requirements.
 
@@ -14,6 +14,7 @@ benchmark: .venv/.installed
 test: .venv/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 	$(BIN)/python -m pytest
 
 CASES ?= 3000
@@ -36,4 +37,4 @@ fuzz: .venv/.installed-dev
 	touch $@
 
 clean:
-	rm -rf .venv .pytest_cache .ruff_cache
+	rm -rf .venv .pytest_cache .ruff_cache .mypy_cache

@@ -129,8 +129,8 @@ def measure(model: LDEQ, batches: Sequence[Tensor], repeats: int) -> list[dict[s
     # In turn, so that whatever else the machine does falls on both.
     passes = [[forward(variant, batches) for variant in models] for _ in range(repeats)]
     rows = []
-    for variant in range(2):
-        runs = [both[variant] for both in passes]
+    for place in range(2):
+        runs = [both[place] for both in passes]
         rows.append(
             {
                 "computed": runs[0].computed,

@@ -111,7 +111,7 @@ def measure(
     model = networks["plain"].model
     size, device = model.config.image_size, next(model.parameters()).device
     images = torch.randn(batch, 3, size, size, device=device).to(memory_format=torch.channels_last)
-    rows = []
+    rows: list[dict[str, object]] = []
     with torch.inference_mode():
         for work, make in (("frame of RwR", frame_of_rwr), ("full solve", full_solve)):
             actions = {name: make(network, images, args) for name, network in networks.items()}

@@ -29,7 +29,7 @@ SHORT_BUDGET, LONG_BUDGET = 8, 24
 class RecomputedGramConfig(AndersonConfig):
     """Anderson's method as it is usually written: the Gram matrix is computed anew in every step."""
 
-    def start(self, z0: Tensor) -> "RecomputedGramMethod":
+    def start(self, z0: Tensor) -> "RecomputedGramMethod":  # type: ignore[override]
         """See `SolverConfig.start`."""
         return RecomputedGramMethod(self, z0)
 

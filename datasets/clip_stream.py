@@ -170,7 +170,10 @@ class ClipStream(IterableDataset[_Chunk]):
 
     def _next_chunk(self, slots: dict[int, Iterator]) -> _Chunk:
         rules = len(self.rules)
-        rows, images, matrices, ended = [], [], [], []
+        rows: list[tuple[int, int, int, int]] = []
+        images: list[np.ndarray] = []
+        matrices: list[np.ndarray] = []
+        ended: list[tuple[int, ClipEnd]] = []
         for step in range(CHUNK_FRAMES):
             for slot, steps in slots.items():
                 ends, entry = next(steps, ((), None))

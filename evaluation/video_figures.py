@@ -14,7 +14,7 @@ from utils.drawing import draw_face, draw_rings, draw_text
 from utils.geometry import box_overlap
 from utils.metrics import frame_jitter, nme
 
-COLOURS = (*matplotlib.color_sequences["Dark2"], *matplotlib.colormaps["Set1"].colors)
+COLOURS = (*matplotlib.color_sequences["Dark2"], *matplotlib.color_sequences["Set1"])
 
 COINCIDE = 1e-3
 """Pixels below which landmarks are the same."""
@@ -163,8 +163,8 @@ def comparison_figure(
     points = np.array([(score.nme_percent, score.nmj) for score in scores])
     every[0].set(xlim=_limits(points[:, 0], LEAST_NME_SPAN), ylim=_limits(points[:, 1], LEAST_NMJ_SPAN))
     for axes, crop in zip(every, crops, strict=True):
-        of_crop = [score for score in scores if score.crop == crop]
-        label_points(axes, {short_name(s.method): (s.nme_percent, s.nmj) for s in of_crop}, names)
+        shown = [score for score in scores if score.crop == crop]
+        label_points(axes, {short_name(s.method): (s.nme_percent, s.nmj) for s in shown}, names)
         axes.annotate(
             "better",
             (0.02, 0.02),

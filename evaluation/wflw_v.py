@@ -178,7 +178,9 @@ def evaluate_clips(settings: ClipSettings, process: Process) -> ClipEvaluation |
     numbers = describe_numbers(settings, model, engine, methods, scored, tuning)
     protect_clips(settings, every.values(), methods)
 
-    run, kept, failed = None, {}, {}
+    run: str | None = None
+    kept: dict[str, Any] = {}
+    failed: dict[str, str] = {}
     if process.rank == 0:
         run = open_run(settings.output_folder, numbers, settings.resume)
     results = VideoResults(settings.output_folder, methods, scored, broadcast(run, process))

@@ -133,7 +133,7 @@ def _copy(outputs: Any) -> Any:
             if place not in copies:
                 copies[place] = value.clone()
             return copies[place]
-        if is_dataclass(value):
+        if is_dataclass(value) and not isinstance(value, type):
             return replace(value, **{field.name: copy(getattr(value, field.name)) for field in fields(value)})
         return value
 

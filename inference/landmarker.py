@@ -132,5 +132,5 @@ class FaceLandmarker:
 
 def _closing(frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
     """The same frames; the video is closed when nobody asks for more."""
-    with closing(frames):
+    with closing(frames):  # type: ignore[type-var]  # a generator, which can be closed
         yield from frames

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from itertools import chain
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -73,7 +74,7 @@ def run_video(job: Job, model: LDEQ, engine: Engine, settings: DemoSettings) -> 
             return overlay
 
         frames = iter(stack.enter_context(ReadAhead(video_frames(source), depth)))
-        behind = stack.enter_context(WriteBehind(lambda found: finish(*found), depth))
+        behind: WriteBehind[Any] = stack.enter_context(WriteBehind(lambda found: finish(*found), depth))
         # A source that does not open says so before there is a progress bar.
         first = next(frames)
         try:

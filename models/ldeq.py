@@ -10,7 +10,8 @@ if __name__ == "__main__":
 
     from models.summary import main
 
-    sys.exit(main())
+    main()
+    sys.exit()
 
 import copy
 from dataclasses import dataclass, replace

@@ -38,8 +38,6 @@ SLOW = {"torch", "numpy", "cv2", "matplotlib", "pandas", "scipy", "av", "yt_dlp"
 
 LONGEST_FILE, LONGEST_SCRIPT = 400, 200
 
-UNFINISHED = {"demo.py"}
-
 LONG_FILES = {"models/backbones/hrnet.py"}
 
 
@@ -119,7 +117,7 @@ def test_no_file_is_too_long_to_be_read_in_one_go():
 
 
 def test_scripts_are_thin():
-    lengths = {path: len(sources()[path].splitlines()) for path in SCRIPTS if path not in UNFINISHED}
+    lengths = {path: len(sources()[path].splitlines()) for path in SCRIPTS}
     assert {path: length for path, length in lengths.items() if length >= LONGEST_SCRIPT} == {}
 
 
@@ -141,7 +139,7 @@ except SystemExit as end:
 """
 
 
-@pytest.mark.parametrize("script", [script for script in SCRIPTS if script not in UNFINISHED])
+@pytest.mark.parametrize("script", SCRIPTS)
 @pytest.mark.parametrize(("option", "status"), [("--help", 0), ("--no_such_option", 2)])
 def test_a_script_answers_before_it_loads_anything_slow(script: str, option: str, status: int):
     command = [sys.executable, "-c", LOADED_BY.replace("{slow}", repr(SLOW)), script, option]

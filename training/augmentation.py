@@ -94,7 +94,8 @@ class Augmentation:
             views.append((self.flicker(crop, generator), points))
         motion = _compose(nearby.matrix, cv2.invertAffineTransform(warp.matrix))
         motion[:, 2] /= self.size
-        return *views, motion.astype(np.float32)
+        first, second = views
+        return first, second, motion.astype(np.float32)
 
     def flicker(self, image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         """Draw a small change of brightness and gamma, as between frames, for an image (H, W, 3) uint8."""

@@ -23,7 +23,7 @@ class Draw(NamedTuple):
         views: 1, or 2 for the two nearby views of `Augmentation.pair`, which a warm start can go between.
     """
 
-    index: int
+    index: int  # type: ignore[assignment]  # hides the method of tuples
     epoch: int
     position: int
     views: int = 1

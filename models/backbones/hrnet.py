@@ -7,6 +7,7 @@ Modules are named as in the published ImageNet classification checkpoints, so th
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -327,6 +328,7 @@ def _read_state_dict(path: Path) -> Mapping[str, Tensor]:
     if not path.is_file():
         raise BackboneWeightsError(f"{path}: no such file of backbone weights")
     try:
+        content: Any
         if path.suffix == ".safetensors":
             content = load_file(path)
         else:

@@ -107,6 +107,7 @@ def _video_stream(container: av.container.InputContainer, path: Path) -> av.Vide
 def _add_clip_stream(writer: av.container.OutputContainer, source: av.VideoStream) -> av.VideoStream:
     """An output stream with the source's size, rate and colours."""
     stream = writer.add_stream(ENCODER, rate=source.average_rate or source.guessed_rate, options=ENCODER_OPTIONS)
+    assert isinstance(stream, av.VideoStream)
     stream.width, stream.height, stream.pix_fmt = source.width, source.height, "yuv420p"
     for name in ("color_range", "colorspace", "color_primaries", "color_trc"):
         setattr(stream.codec_context, name, getattr(source.codec_context, name))
