@@ -8,7 +8,6 @@ from pathlib import Path
 import cv2
 import numpy as np
 from numpy.typing import ArrayLike
-from tqdm import tqdm
 
 from inference.detector import CenterFaceDetector, FaceDetector
 from inference.engines import Engine
@@ -22,6 +21,7 @@ from utils.drawing import draw_faces
 from utils.errors import InputError
 from utils.geometry import box_overlap, box_to_crop, landmark_box
 from utils.landmark_groups import NUM_LANDMARKS
+from utils.progress import progress_bar
 from utils.sources import read_picture
 from utils.writers import write_picture
 
@@ -124,7 +124,7 @@ def run_pictures(job: Job, model: LDEQ, engine: Engine, settings: DemoSettings) 
     find = _finder(job, model, engine, settings)
     broken, without, count, failed = [], [], 0, 0
     with LandmarkWriter(job.landmarks, NUM_LANDMARKS, ("image",) if several else ()) as writer:
-        for number, path in enumerate(tqdm(paths, unit="picture", disable=not several)):
+        for number, path in enumerate(progress_bar(len(paths), "picture", shown=several, items=paths)):
             try:
                 picture = read_picture(path)
             except InputError as error:

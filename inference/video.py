@@ -8,7 +8,6 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from inference.comparison import MethodComparison
 from inference.detector import CenterFaceDetector
@@ -34,6 +33,7 @@ from models.rwr import VARIANTS
 from utils.crops import CROP_RULES
 from utils.landmark_groups import NUM_LANDMARKS
 from utils.pipeline import ReadAhead, WriteBehind
+from utils.progress import progress_bar
 from utils.sources import Source, read_frames, read_picture
 from utils.writers import open_writer
 
@@ -78,7 +78,7 @@ def run_video(job: Job, model: LDEQ, engine: Engine, settings: DemoSettings) -> 
         # A source that does not open says so before there is a progress bar.
         first = next(frames)
         try:
-            for number, frame in enumerate(tqdm(chain([first], frames), total=source.frames, unit="frame")):
+            for number, frame in enumerate(progress_bar(source.frames, "frame", items=chain([first], frames))):
                 faces = find(number, frame)
                 boxes = {face.number: face.box for face in faces}
                 compared = comparison.step(frame, boxes) if comparison else {}

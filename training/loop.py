@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
-from tqdm import tqdm
 
 from datasets.wflw import WFLWCrops, read_faces
 from inference.engines import autocast
@@ -33,6 +32,7 @@ from utils.errors import OptionError, UserError
 from utils.files import locked_folder, protect_inputs, write_bytes
 from utils.metrics import nme
 from utils.processes import Process, initialise_worker, start_process
+from utils.progress import progress_bar
 
 BAD_BATCH_FILE = "bad_batch.pt"
 
@@ -142,14 +142,8 @@ def train_epoch(training: Run, step: nn.Module, loader: DataLoader, setting: Set
     training.model.train()
     started = saved = time.monotonic()
     first = training.step
-    progress = tqdm(
-        loader,
-        desc=f"epoch {training.epoch + 1}/{config.epochs}",
-        initial=first,
-        total=config.steps_per_epoch,
-        disable=not setting.leads,
-        mininterval=1,
-    )
+    description = f"epoch {training.epoch + 1}/{config.epochs}"
+    progress = progress_bar(config.steps_per_epoch, "step", description, setting.leads, loader, first)
     rate = math.nan
     with interruptible(process) as interrupted:
         for images, landmarks, weights, motion in progress:

@@ -16,6 +16,7 @@ from utils.download.index import SPLIT_FILES, WFLWVIndex, choose_clips, fetch_in
 from utils.download.outcome import Result, Status, read_results, write_results
 from utils.errors import OptionError
 from utils.files import locked_folder, protect_inputs, write_text
+from utils.progress import progress_bar
 
 ANNOTATIONS = {
     "bboxes": "https://drive.google.com/file/d/17r2w3abzUsPlsDfqYOsjGGkTp2nvHxds/view",
@@ -98,7 +99,7 @@ def _run(
     executor = ThreadPoolExecutor(options.n_processes)
     try:
         tasks = [executor.submit(get_clip, clip, folders, backend, pace, retries, stop) for clip in clips]
-        for task in tqdm(as_completed(tasks), total=len(tasks), unit="clip", smoothing=0):
+        for task in progress_bar(len(tasks), "clip", items=as_completed(tasks)):
             result = task.result()
             results[result.video_id] = result
             write_results(folders.status_file, results, order)
