@@ -132,6 +132,7 @@ class RunOptions:
         workers: processes that read and augment faces.
         device: see `inference.network.resolve_device`.
         precision: see `inference.network.autocast`.
+        compile: run the backbone and the cell through torch.compile; it needs a C++ compiler on a CPU.
         save_minutes: how often the state is saved within an epoch.
     """
 
@@ -151,6 +152,7 @@ class RunOptions:
     workers: int = 2
     device: str = "auto"
     precision: Precision = "fp32"
+    compile: bool = False
     save_minutes: float = 10
 
 

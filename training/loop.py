@@ -116,6 +116,9 @@ def run_epochs(
     """All epochs that are left."""
     config, process = setting.config, setting.process
     step: nn.Module = TrainingStep(training.model, config)
+    if setting.options.compile:
+        training.model.backbone.compile()
+        training.model.cell.compile()
     if process.world_size > 1:
         step = DistributedDataParallel(step)
     while training.epoch < config.epochs:
