@@ -9,8 +9,8 @@ python demo.py clip.mp4 --boxes boxes.npy --rwr_variant faithful --crop original
     --restart false
     # what test_LDEQ_WFLW_V.py computes for a clip with these boxes
 
-Faces are found by a detector (inference/detector.py) and followed from frame to frame by their own landmarks, each
-with an RwR state of its own (inference/faces.py). --boxes FILE takes your boxes instead, tight around the landmarks:
+Faces are found by a detector (inference/detector.py) and followed from frame to frame by their own landmarks, each with
+an RwR state of its own (inference/face_tracker.py). --boxes FILE takes your boxes instead, tight around the landmarks:
 .npy (frames, 4) or .csv with the columns frame, face, x1, y1, x2, y2; --cropped takes pictures that are one face
 already, cropped as WFLW's. Pictures are solved each on its own, with --sequence those of a folder as a video.
 

@@ -45,7 +45,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--workers", type=worker_count, default=2, help="processes that read and augment faces")
     add_machine_options(parser)
     parser.add_argument(
-        "--compile", action="store_true", help="torch.compile the network: slow to begin, then 1.3 times as fast on a CPU"
+        "--compile",
+        action="store_true",
+        help="torch.compile the network: slow to start, then 1.3 times as fast (CPU)",
     )
     parser.add_argument(
         "--save_minutes", type=non_negative_number, default=10, help="how often the state is saved within an epoch"

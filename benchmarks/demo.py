@@ -92,10 +92,10 @@ def measure(video: Path, args: argparse.Namespace) -> dict[str, float]:
 
     from datasets.wflw import NUM_LANDMARKS
     from inference.detector import CenterFaceDetector
-    from inference.faces import FaceTracker
+    from inference.face_tracker import FaceTracker
+    from inference.landmark_tracker import TRACKING
     from inference.network import load_network, resolve_device, use_threads
     from inference.predictor import crop_faces
-    from inference.tracker import TRACKING
     from models.rwr import VARIANTS
     from utils.drawing import draw_faces
     from utils.sources import open_source, read_frames

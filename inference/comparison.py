@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from inference.engines import Engine, EngineName, Precision
+from inference.landmark_tracker import BoxTracker, TrackingConfig
 from inference.network import Network
 from inference.streams import RestartRule
-from inference.tracker import BoxTracker, TrackingConfig
 from models.ldeq import LDEQ
 from models.rwr import VARIANTS, RwRConfig
 from utils.crops import CropRule

@@ -12,13 +12,13 @@ from PIL import Image
 
 from inference.detector import CenterFaceDetector
 from inference.engines import EngineName, Precision, open_engine
-from inference.faces import FaceTracker
+from inference.face_tracker import FaceTracker
+from inference.landmark_tracker import TRACKING, TrackingConfig
 from inference.network import load_network, resolve_device
 from inference.options import SHIPPED_WEIGHTS
 from inference.pictures import find_faces
 from inference.predictor import LandmarkPredictor
 from inference.results import Face
-from inference.tracker import TRACKING, TrackingConfig
 from utils.errors import InputError
 from utils.images import ColourOrder
 from utils.landmark_groups import NUM_LANDMARKS

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from inference.detector import CenterFaceDetector, FaceDetector
 from inference.engines import Engine
-from inference.faces import FollowingRules
+from inference.face_tracker import FollowingRules
 from inference.jobs import DemoSettings, Job
 from inference.landmark_files import LandmarkWriter, read_boxes
 from inference.predictor import LandmarkPredictor

@@ -12,9 +12,10 @@ import numpy as np
 from inference.comparison import MethodComparison
 from inference.detector import CenterFaceDetector
 from inference.engines import Engine
-from inference.faces import FaceTracker
+from inference.face_tracker import FaceTracker
 from inference.jobs import DemoSettings, Job
 from inference.landmark_files import LandmarkWriter, read_boxes
+from inference.landmark_tracker import TrackingConfig
 from inference.pictures import (
     check_box_frames,
     counted,
@@ -27,7 +28,6 @@ from inference.pictures import (
 )
 from inference.results import Face
 from inference.streams import RestartRule
-from inference.tracker import TrackingConfig
 from models.ldeq import LDEQ
 from models.rwr import VARIANTS
 from utils.crops import CROP_RULES

@@ -163,8 +163,10 @@ def write_csv(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
     Raises:
         OutputError: If the file cannot be written.
     """
-    lines = [csv_line(columns), *(csv_line(row) for row in zip(*columns.values(), strict=True))]
-    write_text(path, "".join(lines))
+    # Loaded here, since pandas is slow to load and most scripts write no table.
+    import pandas as pd
+
+    write_text(path, pd.DataFrame(columns).to_csv(index=False, float_format="%.9g", lineterminator="\n"))
 
 
 def csv_line(values: Iterable[Any]) -> str:

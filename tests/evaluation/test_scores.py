@@ -118,7 +118,7 @@ def test_a_table_is_read_back_as_it_was_written(tmp_path: Path):
 
 
 def test_columns_of_different_lengths_are_refused(tmp_path: Path):
-    with pytest.raises(ValueError, match="shorter"):
+    with pytest.raises(ValueError, match="same length"):
         write_csv(tmp_path / "table.csv", {"image": ["a.png", "b.png"], "nme": [1.0]})
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from inference.faces import FollowingRules
+from inference.face_tracker import FollowingRules
 from inference.pictures import FACES_TOGETHER, find_faces, predict_faces
 from inference.results import Face
 

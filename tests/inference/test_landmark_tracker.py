@@ -6,10 +6,10 @@ import pytest
 import torch
 from small_networks import small_model
 
-from inference.faces import FaceTracker
+from inference.face_tracker import FaceTracker
+from inference.landmark_tracker import TRACKING, BoxTracker, LandmarkTracker, TrackingConfig
 from inference.predictor import LandmarkPredictor, crop_faces
 from inference.streams import RestartRule, Streams
-from inference.tracker import TRACKING, BoxTracker, LandmarkTracker, TrackingConfig
 from models.rwr import VARIANTS
 from utils.crops import CROP_RULES
 from utils.geometry import steady_box

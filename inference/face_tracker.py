@@ -1,4 +1,4 @@
-"""Finding faces in a stream of frames and following each one with a state of its own."""
+"""Finding faces in a stream of frames, following each one with a state of its own, and dropping those that are gone."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -8,8 +8,8 @@ from numpy.typing import ArrayLike
 
 from inference.detector import CenterFaceDetector, FaceDetector
 from inference.engines import Engine, EngineName, Precision
+from inference.landmark_tracker import TRACKING, BoxTracker, TrackingConfig
 from inference.results import Face
-from inference.tracker import TRACKING, BoxTracker, TrackingConfig
 from models.ldeq import LDEQ
 from utils.errors import OptionError
 from utils.geometry import box_overlap, landmark_box

@@ -8,9 +8,9 @@ import pytest
 from small_networks import small_model
 
 from inference.detector import SHIFT, SIZE_RATIO, CenterFaceDetector, to_landmark_boxes
-from inference.faces import FaceTracker, FollowingRules, match_boxes
+from inference.face_tracker import FaceTracker, FollowingRules, match_boxes
+from inference.landmark_tracker import TrackingConfig
 from inference.results import Face
-from inference.tracker import TrackingConfig
 
 ROOT = Path(__file__).parents[2]
 FRAME = cv2.resize(np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8), (160, 120))
@@ -76,7 +76,7 @@ def test_boxes_are_paired_for_the_largest_sum_of_overlaps():
 
 
 def test_what_is_slow_to_load_and_of_no_use_to_a_picture_is_not_loaded():
-    program = "import inference.faces, sys; print({'scipy', 'matplotlib', 'pandas', 'onnx'} & set(sys.modules))"
+    program = "import inference.face_tracker, sys; print({'scipy', 'matplotlib', 'pandas', 'onnx'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
 
