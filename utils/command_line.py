@@ -1,4 +1,4 @@
-"""What the scripts share on the command line: their own types of option, and how they end on bad input.
+"""What the scripts share on the command line: types of option, and how a script ends on bad input.
 
 Free of torch and NumPy, so that `--help` and a wrong option answer at once.
 """
@@ -14,7 +14,7 @@ from typing import Any, TextIO, cast
 from utils.errors import UserError
 
 INTERRUPTED = 130
-"""Exit status after Ctrl-C, as shells have it."""
+"""Exit status after Ctrl-C, the same as in a shell."""
 
 
 def integer_in(lowest: int, highest: int) -> Callable[[str], int]:
@@ -22,7 +22,7 @@ def integer_in(lowest: int, highest: int) -> Callable[[str], int]:
 
     def parse(text: str) -> int:
         try:
-            # int() takes 1_000 too, and refuses thousands of digits with an error of its own.
+            # int() also accepts 1_000, and raises its own error on thousands of digits.
             value = int(text) if len(text) <= 20 and "_" not in text else None
         except ValueError:
             value = None
@@ -41,7 +41,7 @@ def number_in(lowest: float, highest: float, above: bool = False) -> Callable[[s
             value = float(text)
         except ValueError:
             value = math.nan
-        # Put so that NaN is refused too.
+        # Written so that NaN is refused too.
         if not ((lowest < value if above else lowest <= value) and value <= highest):
             least = f"above {lowest:g} and" if above else f"from {lowest:g} and"
             raise argparse.ArgumentTypeError(f"must be a number {least} at most {highest:g}, not {_shorten(text)!r}")
@@ -50,7 +50,7 @@ def number_in(lowest: float, highest: float, above: bool = False) -> Callable[[s
     return parse
 
 
-# Upper bounds that no sensible use meets: what exceeds them would hang or run out of memory instead of being refused.
+# Upper bounds far above any sensible use: larger values would hang or run out of memory.
 
 positive_integer = integer_in(1, 1_000_000)
 
@@ -61,7 +61,7 @@ worker_count = integer_in(0, 512)
 evaluation_budget = integer_in(1, 100_000)
 
 seed = integer_in(0, 2**63 - 1)
-"""As torch and NumPy take it."""
+"""The largest seed that torch and NumPy both accept."""
 
 positive_number = number_in(0, 1e9, above=True)
 
@@ -71,7 +71,7 @@ share = number_in(0, 1)
 
 
 def true_or_false(text: str) -> bool:
-    """An argparse type: the words true and false, as the flags of the original release take them."""
+    """An argparse type: the words true and false, as in the flags of the original release."""
     values = {"true": True, "false": False}
     if text.lower() not in values:
         raise argparse.ArgumentTypeError(f"must be true or false, not {_shorten(text)!r}")
@@ -85,15 +85,15 @@ def _shorten(text: str) -> str:
 def run(command: Callable[[], int | None]) -> int:
     """Run a script, for `sys.exit`.
 
-    What cannot be printed, because a pipe is closed or a disk full, does not end the script: its files matter more.
+    The script goes on when its output cannot be printed (a closed pipe, a full disk): its files matter more.
 
     Args:
         command: The script; it may return an exit status.
 
     Returns:
-        Exit status: that of the script, 0 where it names none; 2 after one line on stderr for what the user can mend
-        (`UserError`, OSError, under torchrun one line from all processes) and where stdout could not be written;
-        130 after Ctrl-C. Any other exception is a bug and goes on.
+        Exit status: that of the script, or 0 if it returns none. 2 if the user can mend the cause (`UserError`,
+        OSError), after one line on stderr (under torchrun one line for all processes), and if stdout could not be
+        written. 130 after Ctrl-C. Any other exception is a bug and is raised.
     """
     output, messages = _Output(sys.stdout, 1), _Output(sys.stderr, 2)
     sys.stdout, sys.stderr = cast(TextIO, output), cast(TextIO, messages)
@@ -124,7 +124,7 @@ def run(command: Callable[[], int | None]) -> int:
 
 
 class _Output:
-    """A standard stream that goes on in silence once it cannot be written any more.
+    """A standard stream that ignores further output once it cannot be written.
 
     Attributes:
         stream: The stream behind it; None if it was closed from the start.
@@ -136,11 +136,11 @@ class _Output:
         self.failure: OSError | None = None
         self._descriptor = descriptor
         if stream is None:
-            # Else the next file that is opened would get what libraries print.
+            # Otherwise the next file opened would receive what libraries print.
             self._leave_to_nobody()
 
     def write(self, text: str) -> int:
-        # File names may hold what the encoding of a terminal, or any, does not have.
+        # File names may hold characters that the terminal's encoding, or any encoding, lacks.
         encoding = getattr(self.stream, "encoding", None) or "utf-8"
         printable = text.encode(encoding, "backslashreplace").decode(encoding)
         self._attempt(lambda stream: stream.write(printable))
@@ -156,7 +156,7 @@ class _Output:
             use(self.stream)
         except OSError as error:
             self.failure = error
-            # What is still in the buffer goes nowhere when Python ends.
+            # The rest of the buffer is discarded when Python ends.
             with contextlib.suppress(OSError, ValueError):
                 if self.stream.fileno() == self._descriptor:
                     self._leave_to_nobody()
@@ -176,7 +176,7 @@ class _Output:
 
 
 def _is_first_report() -> bool:
-    # Without torchrun nobody else reports, and torch, which is slow to load, may not be needed at all.
+    # Without torchrun there is no other process, and torch, which is slow to load, may not be needed.
     if "TORCHELASTIC_RUN_ID" not in os.environ:
         return True
     from utils.processes import is_first_report
@@ -185,7 +185,7 @@ def _is_first_report() -> bool:
 
 
 def error_text(error: Exception) -> str:
-    """The message of an error in one line, freed from the traceback that a worker of a DataLoader wraps it in."""
+    """The message of an error in one line, without the traceback that a DataLoader's worker adds."""
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror}; check the file or folder"
     lines = str(error).splitlines()

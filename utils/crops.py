@@ -11,12 +11,12 @@ from utils.images import resize_image
 
 @dataclass(frozen=True, kw_only=True, order=True)
 class CropRule:
-    """How the face in a box is cut out; the default is WFLW-V's own rule.
+    """How the face in a box is cut out; the default is the rule of WFLW-V.
 
     Attributes:
         exact: Whether the crop follows the box in fractions of a pixel. With corners rounded, every frame's crop is off
             by up to a pixel, and the landmarks jitter with it. See `utils.geometry.box_to_crop`.
-        steady: Whether the boxes of a video are freed from jitter first, see `utils.geometry.steady_box`.
+        steady: Whether the boxes of a video are smoothed first, see `utils.geometry.steady_box`.
     """
 
     exact: bool = False
@@ -28,10 +28,10 @@ CROP_RULES: dict[str, CropRule] = {
     "exact": CropRule(exact=True),
     "steady": CropRule(exact=True, steady=True),
 }
-"""By the names that the command lines give them."""
+"""The crop rules by their names on the command line."""
 
 FULL_CROP_SIZE = 256
-"""Side of the crop that smaller network images are reduced from."""
+"""Side in pixels of the crop from which smaller network images are made."""
 
 
 def crop_box(image: np.ndarray, box: ArrayLike, size: int, exact: bool = False) -> tuple[np.ndarray, np.ndarray]:
@@ -44,11 +44,12 @@ def crop_box(image: np.ndarray, box: ArrayLike, size: int, exact: bool = False) 
         exact: See `box_to_crop`.
 
     Returns:
-        The crop, (size, size, 3) uint8, and the matrix, (2, 3) float64, from pixels of the image to units of its side.
+        The crop, (size, size, 3) uint8, and the matrix, (2, 3) float64, from pixels of the image to fractions of the
+        crop's side.
 
     Raises:
-        ValueError: If the picture has another form or no pixel, or the box is not finite, has no area, or lies far
-            outside the picture.
+        ValueError: If the picture has another shape or dtype or no pixel, or the box is not finite, has no area, or
+            lies far outside the picture.
     """
     if not isinstance(image, np.ndarray):
         raise ValueError(f"expected a uint8 picture of shape (H, W, 3), got {type(image).__name__}")

@@ -5,41 +5,41 @@ python utils/download_WFLW_V.py --output_folder /path/to/WFLW_V --split easy --l
 python utils/download_WFLW_V.py --output_folder /path/to/WFLW_V --ids=-3rDiJYQ6CQ,eEbMsJPwPEM --cookies cookies.txt
 
 The output folder gets videos/<id>.mp4, one clip each, splits/{easy,hard}_video_IDs.txt and download_status.csv.
-Landmarks and boxes come from elsewhere; at its end the script says from where, if they are not in the folder yet.
+Landmarks and boxes are separate downloads; if they are missing, the script says at its end where to get them.
 
-The same command again goes on where the last one was ended, however it was ended: a clip is written aside, and gets its
-name once it has the right number of frames. Every run tries all the clips again that are not done.
+An interrupted download resumes with the same command. A clip is written under a temporary name and renamed once it has
+the right number of frames. Every run tries again all the clips that are not done.
 
-    --output_folder D   where to put it all
-    --n_processes N     downloads at once (default 4); threads, so that the end of the script ends all of them
+    --output_folder D   folder for the results
+    --n_processes N     downloads at once (default 4); they are threads, so all of them end with the script
     --split S           easy, hard or all (default)
-    --ids ID,ID         these clips of the split only; with `=` before an id that begins with `-`
-    --limit N           the first N clips of the choice only
-    --index FOLDER      the index (utils/download/index.py), instead of fetching the published one
+    --ids ID,ID         only these clips of the split; write --ids=ID if an id begins with `-`
+    --limit N           only the first N of the chosen clips
+    --index FOLDER      folder with the index (utils/download/index.py); default: fetch the published one
     --cookies FILE      cookies of a browser where you are signed in, in the Netscape format
     --backend B         yt-dlp (default) or pytube, which the original release used; pytube has not worked against
                         YouTube since 2023-24 (HTTP 400)
     --max_resolution P  the largest format whose smaller side is at most P pixels (default 720)
-    --interval S        seconds from the start of one attempt to the next (default 12: yt-dlp's wiki gives about 300
+    --interval S        seconds from the start of one attempt to the next (default 12: yt-dlp's wiki names about 300
                         videos an hour as YouTube's limit for guests)
-    --retries N         further attempts after an error that may pass (default 3)
-    --backoff S         seconds before the first of them, doubled for each (default 10)
+    --retries N         further attempts after a temporary error (default 3)
+    --backoff S         seconds before the first further attempt, doubled for each later one (default 10)
 
-The frames of the index count at most 30 per second: no clip is longer than 151. The resolution that the landmarks were
-annotated at is not published; 720 was the most that YouTube offered as one file at that rate, pictures and sound, when
-the data set was made. The size of each clip stands in download_status.csv.
+The index counts frames at 30 per second or fewer: no clip is longer than 151 frames. The resolution of the annotated
+videos is not published. 720 was the largest that YouTube offered as one file with sound at that rate when the data set
+was made. download_status.csv has the size of each clip.
 
     done            the clip has its frames
     pending         not tried yet
     unavailable     the video is gone
     private         the video is private now
-    blocked         the site asks to sign in, for an age check, as a check for robots, or because of too many downloads
-    geo-blocked     not offered in this country
-    http error      another answer of the site; the reason has its number
+    blocked         the site asks to sign in: an age check, a robot check, or too many downloads
+    geo-blocked     not available in this country
+    http error      another HTTP error; the reason has its number
     network error   the connection broke in every attempt
-    wrong length    the video, or landmarks/<id>.npy, has not the frames that the index says
-    wrong size      most of the landmarks in landmarks/<id>.npy lie outside the frame: not the annotated resolution
-    failed          anything else; the reason says what
+    wrong length    the number of frames of the video or of landmarks/<id>.npy differs from the index
+    wrong size      most of the landmarks in landmarks/<id>.npy lie outside the frame: another resolution was annotated
+    failed          any other error; the reason names it
 
 Exit status: 0 if all the clips asked for are done, 1 if some are not, 2 for bad input, 130 after Ctrl-C.
 """
@@ -49,7 +49,7 @@ import sys
 from pathlib import Path
 
 if __name__ == "__main__":
-    # A script's own folder is what Python searches first; the imports below start from the repository's root.
+    # Python searches the script's own folder first; the imports below start at the root of the repository.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from utils.command_line import integer_in, non_negative_integer, number_in, positive_integer, run
@@ -82,7 +82,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> int:
     """Download what the command line asks for; returns the exit status."""
     args = parse_arguments()
-    # Loaded here, since the libraries that download are slow to load and `--help` does without them.
+    # Imported here: the download libraries are slow to load, and `--help` does not need them.
     from utils.download.run import DownloadOptions, download_clips
 
     return 0 if download_clips(DownloadOptions(**vars(args))) else 1

@@ -19,22 +19,22 @@ TRUE_COLOUR = TEXT_COLOUR = "#ffffff"
 OUTLINE_COLOUR = "#101010"
 
 OUTLINE_SHARE = 0.65
-"""How much the outline hides of what is below it."""
+"""Opacity of the outline, 0 to 1."""
 
 WIDTH_SHARE, LEAST_WIDTH, LARGEST_WIDTH = 0.006, 0.7, 3.0
-"""Width of a line: a share of the face, within pixels."""
+"""Width of a line: a share of the face, limited to a range in pixels."""
 
 DOTS_FROM = 120
-"""Longer side in pixels of a face from which on its points are drawn as dots."""
+"""Longer side in pixels of the smallest face whose points are drawn as dots."""
 
 READABLE_SIDE, LARGEST_ZOOM = 640, 8
-"""Smaller pictures are enlarged until their longer side has so many pixels, by a whole number."""
+"""Pictures whose longer side has fewer pixels are enlarged, by a whole number, until it has so many."""
 
 SMALL_SIDE = 40
 """Longer side in pixels of a face below which its inner lips are left out."""
 
 TILE_SIDE = 24
-"""Pixels that a piece of a line extends at most."""
+"""Longest piece of a line in pixels."""
 
 _Tiles = tuple[np.ndarray, np.ndarray]
 """The top left corners (S, 2) int x, y of tiles, and what is in their pixels (S, n, n)."""
@@ -42,13 +42,13 @@ _Tiles = tuple[np.ndarray, np.ndarray]
 
 @dataclass(frozen=True, eq=False)
 class Stroke:
-    """Lines to be drawn alike.
+    """Lines of one style.
 
     Attributes:
         lines: (P, 2) points of each.
-        width: in pixels, may be a fraction.
+        width: in pixels; fractions count.
         colour: "#rrggbb".
-        radius: instead of the lines themselves, draw what lies at this distance in pixels around them: rings.
+        radius: if positive, draw the curve at this distance in pixels around the line: a ring around a point.
     """
 
     lines: Sequence[np.ndarray]
@@ -64,7 +64,7 @@ def bgr(colour: str) -> tuple[int, int, int]:
 
 
 def readable_zoom(picture: np.ndarray) -> int:
-    """The whole number by which a picture is enlarged before something is drawn on it; 1 where it is large enough."""
+    """The whole number by which a picture is enlarged before drawing on it; 1 if it is large enough."""
     return min(LARGEST_ZOOM, -(-READABLE_SIDE // max(picture.shape[:2])))
 
 
@@ -76,7 +76,7 @@ def enlarge(picture: np.ndarray, zoom: int) -> np.ndarray:
 
 
 def enlarge_points(points: np.ndarray, zoom: int) -> np.ndarray:
-    """Where the points of a picture are in the enlarged one."""
+    """The points of a picture in the enlarged picture."""
     return (points + 0.5) * zoom - 0.5
 
 
@@ -88,13 +88,13 @@ def draw_faces(
     unsure: Sequence[bool] | None = None,
     colours: dict[str, str] = PART_COLOURS,
 ) -> np.ndarray:
-    """A picture with the landmarks of its faces, enlarged where it is small.
+    """A copy of a picture with the landmarks of its faces; small pictures are enlarged.
 
     Args:
-        picture: left as it is.
-        faces: landmarks (98, 2) of every face in pixels of the picture; those that are not finite are left out.
-        numbers: of the faces; written where there are several.
-        unsure: whether a face is drawn in dashes.
+        picture: is not changed.
+        faces: landmarks (98, 2) of every face in pixels of the picture; faces that are not finite are left out.
+        numbers: of the faces; written if there are several faces.
+        unsure: whether a face is drawn with dashed lines, for every face.
         colours: by part, see `PART_COLOURS`.
 
     Returns:
@@ -106,7 +106,7 @@ def draw_faces(
     for index, landmarks in enumerate(enlarged):
         draw_face(overlay, landmarks, dashed=bool(unsure and unsure[index]), colours=colours)
     if numbers and len(faces) > 1:
-        # Above the lines of every face, so that a neighbour does not hide them.
+        # Numbers are drawn after the lines of all faces, so that a neighbour does not hide them.
         for number, landmarks in zip(numbers, enlarged, strict=True):
             draw_number(overlay, landmarks, number)
     return overlay
@@ -115,7 +115,7 @@ def draw_faces(
 def draw_face(
     picture: np.ndarray, landmarks: np.ndarray, *, dashed: bool = False, colours: dict[str, str] = PART_COLOURS
 ) -> None:
-    """Draw the contours of a face, and its points where it is large; nothing where a landmark is not finite.
+    """Draw the contours of a face, and its points if it is large; nothing if a landmark is not finite.
 
     Args:
         picture: is changed.
@@ -145,7 +145,7 @@ def draw_face(
 
 
 def _is_seen(name: str, side: float) -> bool:
-    """Whether a group is drawn on a face: inside the lips of a small one, two lines would be one blot."""
+    """Whether a group is drawn on a face: the inner lips of a small face would merge with the outer ones."""
     return name != "inner_lips" or side >= SMALL_SIDE
 
 
@@ -161,7 +161,7 @@ def draw_number(picture: np.ndarray, landmarks: np.ndarray, number: int) -> None
 
 
 def draw_rings(picture: np.ndarray, points: np.ndarray, colour: str = TRUE_COLOUR) -> None:
-    """Draw true landmarks (K, 2) as rings, which leave what is inside them to be seen."""
+    """Draw true landmarks (K, 2) as rings, so that the picture inside them stays visible."""
     side = face_side(points)
     centres = [np.stack([point, point]) for point in points]
     draw_strokes(picture, [Stroke(centres, 0.8 * line_width(side), colour, max(2.0, 0.011 * side))])
@@ -174,7 +174,7 @@ def face_side(landmarks: np.ndarray) -> float:
 
 
 def line_width(side: float) -> float:
-    """Width in pixels of the lines of a face whose longer side is given."""
+    """Width in pixels of the lines of a face with this longer side."""
     return float(np.clip(WIDTH_SHARE * side, LEAST_WIDTH, LARGEST_WIDTH))
 
 
@@ -201,11 +201,11 @@ def dots(points: np.ndarray, radius: float, colour: str) -> Stroke:
 
 
 def draw_strokes(picture: np.ndarray, strokes: Sequence[Stroke]) -> None:
-    """Draw lines, above a dark outline of them all.
+    """Draw lines over one dark outline of all of them.
 
     Args:
-        picture: is changed; what lies outside it is cut off.
-        strokes: the later above the earlier, those of one colour together.
+        picture: is changed; lines outside it are cut off.
+        strokes: later ones are drawn over earlier ones; strokes of one colour are drawn together.
     """
     outline: list[_Tiles] = []
     by_colour: dict[str, list[_Tiles]] = {}
@@ -222,13 +222,13 @@ def draw_strokes(picture: np.ndarray, strokes: Sequence[Stroke]) -> None:
 
 
 def outline_width(width: float) -> float:
-    """How far in pixels the outline of a line sticks out on either side."""
+    """Width in pixels of the outline on either side of a line."""
     return 0.5 if width < 1 else max(0.6, 0.3 * width)
 
 
 def _distances(stroke: Stroke, reach: float, picture: np.ndarray) -> _Tiles:
-    """How far in pixels the pixels around a stroke are from it, up to `reach`, in small tiles along its lines."""
-    # OpenCV and NumPy count in limited integers: points far outside come nearer, which bends only what is not seen.
+    """The distance in pixels from the pixels around a stroke to it, up to `reach`, in small tiles along its lines."""
+    # OpenCV and NumPy have limited integers: points far outside are moved closer, which changes only unseen lines.
     limit = 4 * max(picture.shape[:2])
     lines = [np.clip(line, -limit, limit) for line in stroke.lines]
     starts, ends = np.concatenate([line[:-1] for line in lines]), np.concatenate([line[1:] for line in lines])
@@ -250,7 +250,7 @@ def _distances(stroke: Stroke, reach: float, picture: np.ndarray) -> _Tiles:
 
 
 def _cover(distance: np.ndarray, width: float) -> np.ndarray:
-    """The share of each pixel that a line of a width covers: the overlap of the two, measured across the line."""
+    """The share of each pixel that a line of this width covers, measured across the line."""
     half = np.float32(width / 2)
     return np.clip(np.minimum(distance + 0.5, half) - np.maximum(distance - 0.5, -half), 0, 1)
 
@@ -278,9 +278,9 @@ def _blend(picture: np.ndarray, tiles: Sequence[_Tiles], colour: str, share: flo
 
 
 def draw_text(picture: np.ndarray, text: str, place: tuple[int, int], height: float, colour: str = TEXT_COLOUR) -> None:
-    """Write a line of a height in pixels, from the left end of its base line, with a dark outline."""
+    """Write a line of text with a dark outline; `place` is the left end of its base line, `height` is in pixels."""
     scale = cv2.getFontScaleFromHeight(cv2.FONT_HERSHEY_SIMPLEX, round(0.7 * height))
-    # A thicker font would be a wider one in OpenCV 5, so the outline is the text itself, shifted.
+    # A thicker font would also be wider in OpenCV 5, so the outline is the shifted text itself.
     steps = (((-1, 0), 0), ((1, 0), 0), ((0, -1), 0), ((0, 1), 0), ((0, 0), 1))
     for (across, down), share in steps:
         shade = tuple(share * part for part in bgr(colour))

@@ -1,4 +1,4 @@
-"""What a user can mend: the command line turns these, and OSError, into one line and exit status 2.
+"""Errors that a user can mend: the command line turns these, and OSError, into one line and exit status 2.
 
 A message says what was given, where, and what to do. Any other exception is a bug and shows its traceback.
 """
@@ -25,4 +25,4 @@ class CheckpointError(InputError):
 
 
 class OutputError(UserError):
-    """A result that cannot be written, or that an earlier run has left unfit to go on with."""
+    """A result that cannot be written, or a result of an earlier run that cannot be continued."""

@@ -1,7 +1,8 @@
-"""Writing files: aside in the same folder, then renamed, so that a file is there whole or not at all.
+"""Writing files: under a temporary name in the same folder, then renamed. A file is complete or absent.
 
-A full disk, a missing permission or a folder in the file's place is an `OutputError` that names the file; what was
-there before is intact. `locked_folder` keeps two runs out of one folder, `protect_inputs` keeps results off inputs.
+A full disk, a missing permission or a folder of the same name raises an `OutputError` that names the file; an existing
+file stays intact. `locked_folder` keeps a second run out of a folder, `protect_inputs` keeps results from replacing
+inputs.
 """
 
 import csv
@@ -30,14 +31,14 @@ LOCK_FILE = ".run.lock"
 
 
 def aside_of(path: Path) -> Path:
-    """Where a file is written before it gets its name."""
+    """The temporary name under which a file is written."""
     return path.with_name(path.name + ".part")
 
 
 class Aside:
-    """A file in the making, for what is written bit by bit; see `write_aside` for the rest.
+    """A file that is written bit by bit under a temporary name; `write_aside` writes a file in one go.
 
-    The constructor makes the folders and an empty file aside, so that a path that cannot be written is found before
+    The constructor makes the folders and an empty temporary file, so that a path that cannot be written is found before
     the work begins.
 
     Args:
@@ -45,7 +46,7 @@ class Aside:
 
     Attributes:
         path: The file.
-        part: The file aside, to be written to.
+        part: The temporary file to write to.
 
     Raises:
         OutputError: If the file cannot be written.
@@ -58,7 +59,7 @@ class Aside:
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
             path.parent.mkdir(parents=True, exist_ok=True)
             self.part = aside_of(path)
-            # Never through a link that somebody left there.
+            # Never write through a link that somebody left there.
             self.part.unlink(missing_ok=True)
             self.part.touch()
 
@@ -66,10 +67,10 @@ class Aside:
         """Give the file its name.
 
         Args:
-            durable: Wait until the content is on the disk, so that it outlives a power cut.
+            durable: Wait until the content is on the disk, so that it survives a power cut.
 
         Raises:
-            OutputError: If this fails; nothing is left aside.
+            OutputError: If this fails; the temporary file is removed.
         """
         try:
             with written(self.path):
@@ -81,14 +82,14 @@ class Aside:
             self.discard()
 
     def discard(self) -> None:
-        """Remove what was written aside."""
+        """Remove the temporary file."""
         with suppress(OSError):
             self.part.unlink(missing_ok=True)
 
 
 @contextmanager
 def write_aside(path: Path, durable: bool = False) -> Iterator[Path]:
-    """Write a file in one go: aside inside the `with` block, renamed at its end, removed after an error.
+    """Write a file in one go: under a temporary name in the `with` block, renamed at its end, removed after an error.
 
     Args:
         path: The file.
@@ -98,7 +99,7 @@ def write_aside(path: Path, durable: bool = False) -> Iterator[Path]:
         The path to write to.
 
     Raises:
-        OutputError: If the file cannot be written; any OSError inside the block counts as that.
+        OutputError: If the file cannot be written, or on any OSError inside the block.
     """
     aside = Aside(path)
     try:
@@ -126,7 +127,7 @@ def cannot_write(path: Path, error: OSError) -> OutputError:
 
 
 def write_bytes(path: Path, content: bytes | memoryview, durable: bool = False) -> None:
-    """Write bytes. What a library saves goes through memory first: on a full disk many raise errors of their own.
+    """Write bytes. Libraries save into memory first and then through here: on a full disk many raise their own errors.
 
     Raises:
         OutputError: If the file cannot be written.
@@ -170,14 +171,14 @@ def write_csv(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
 
 
 def csv_line(values: Iterable[Any]) -> str:
-    """A line of a table with its end, for tables that grow."""
+    """One line of a CSV table, with its line end, for tables that grow."""
     line = io.StringIO()
     csv.writer(line, lineterminator="\n").writerow([_cell(value) for value in values])
     return line.getvalue()
 
 
 def _cell(value: Any) -> str:
-    # NumPy's float64 is a float, its float32 has the type's name only.
+    # NumPy's float64 is a Python float; its float32 is not, so its type name is checked.
     if not isinstance(value, float) and not type(value).__name__.startswith("float"):
         return str(value)
     return "" if value != value else f"{value:.9g}"
@@ -196,18 +197,18 @@ def write_arrays(path: Path, arrays: Mapping[str, Any], durable: bool = False) -
     """
     import numpy as np
 
-    # An open file, since NumPy would add a suffix to a name.
+    # An open file: NumPy would add a suffix to a file name.
     with write_aside(path, durable) as part, part.open("wb") as file:
         np.savez_compressed(file, **arrays)
 
 
 def save_figure(figure: "Figure", path: Path, most_bytes: int = MOST_BYTES_OF_A_FIGURE) -> None:
-    """Write a figure as PNG, with 256 colours or in fewer pixels where the file would be too large.
+    """Write a figure as PNG; if the file would be too large, with 256 colours or fewer pixels.
 
     Args:
         figure: The figure.
         path: The file.
-        most_bytes: Size of the file; a figure of very many pictures has more.
+        most_bytes: Largest size of the file; a figure of very many pictures may exceed it.
 
     Raises:
         OutputError: If the file cannot be written.
@@ -230,10 +231,10 @@ def save_figure(figure: "Figure", path: Path, most_bytes: int = MOST_BYTES_OF_A_
 
 
 def prepare_output_folder(folder: Path) -> None:
-    """Make a folder for results, and make sure before a long run that it can be written to.
+    """Make a folder for results, and check before a long run that it can be written to.
 
     Raises:
-        OutputError: If it cannot.
+        OutputError: If it cannot be made or written to.
     """
     with written(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -243,10 +244,10 @@ def prepare_output_folder(folder: Path) -> None:
 
 @contextmanager
 def locked_folder(folder: Path) -> Iterator[None]:
-    """Make a folder for results and keep a second run out of it until this one has ended, in whatever way.
+    """Make a folder for results and keep other runs out of it until this one ends, even by a crash.
 
     Raises:
-        OutputError: If another run has it, or it cannot be written to.
+        OutputError: If another run uses it, or it cannot be written to.
     """
     prepare_output_folder(folder)
     path = folder / LOCK_FILE
@@ -255,7 +256,7 @@ def locked_folder(folder: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        # Before the lock ends, so that nobody else's file is removed.
+        # Removed before the lock ends, so that this cannot remove another run's file.
         with suppress(OSError):
             path.unlink()
         file.close()
@@ -265,7 +266,7 @@ def _lock(folder: Path, path: Path) -> IO[bytes]:
     while True:
         file = path.open("ab")
         try:
-            # A lock of the process, which its children, such as workers that outlive it for a moment, do not hold.
+            # A lock of this process: its children do not hold it, such as workers that outlive it for a moment.
             import fcntl
 
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -281,22 +282,22 @@ def _lock(folder: Path, path: Path) -> IO[bytes]:
         with suppress(FileNotFoundError):
             if os.path.samestat(path.stat(), os.fstat(file.fileno())):
                 return file
-        # The run before has removed the file between the two steps.
+        # The previous run removed the file between the two steps.
         file.close()
 
 
 def protect_inputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
-    """Make sure, before anything is opened for writing, that no output replaces an input or another output.
+    """Check, before anything is opened for writing, that no output replaces an input or another output.
 
-    Files and folders are compared by device and inode, so that symbolic and hard links are seen through; of outputs
-    that do not exist yet, by their resolved paths.
+    Existing files and folders are compared by device and inode, so that symbolic and hard links are recognised; outputs
+    that do not exist yet are compared by their resolved paths.
 
     Args:
-        outputs: Files and folders that will be written; `.part` files included without being named.
-        inputs: Files and folders that must stay as they are; those that do not exist are left out.
+        outputs: Files and folders that will be written; their `.part` files are included.
+        inputs: Files and folders that must not change; missing ones are ignored.
 
     Raises:
-        OutputError: If one would; the message names both.
+        OutputError: If an output would replace one; the message names both.
     """
     kept = {identity: path for path in inputs if (identity := _identity(path)) is not None}
     targets: dict[Path, Path] = {}

@@ -5,14 +5,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 FARTHEST = 1e6
-"""Coordinates in pixels beyond this are no place in a picture."""
+"""Larger coordinates in pixels lie in no picture."""
 
 REACH = 4
-"""How many sides of a picture a box or a landmark may lie outside of it."""
+"""How far a box or a landmark may lie outside a picture, in sides of the picture."""
 
 
 def check_in_reach(points: ArrayLike, width: int, height: int) -> None:
-    """Make sure that points have something to do with a picture: far outside, a face is a mistake in its file.
+    """Check that points lie in a picture or near it: a face far outside means that its file is wrong.
 
     Args:
         points: (..., 2) x, y in pixels.
@@ -20,11 +20,11 @@ def check_in_reach(points: ArrayLike, width: int, height: int) -> None:
         height: Of the picture.
 
     Raises:
-        ValueError: If a point is not finite, or more than `REACH` sides of the picture outside.
+        ValueError: If a point is not finite, or lies outside by more than `REACH` sides of the picture.
     """
     points = np.asarray(points, dtype=np.float64)
     farthest = REACH * max(width, height)
-    # Put so that NaN is refused too.
+    # Written so that NaN is refused too.
     inside = (points >= -farthest) & (points <= np.array([width, height]) + farthest)
     if not inside.all():
         x, y = points[~inside.all(axis=-1)][0]
@@ -52,7 +52,7 @@ def landmark_box(points: ArrayLike) -> np.ndarray:
 def box_to_crop(box: ArrayLike, size: int = 256, scale: float = 1.2, exact: bool = False) -> np.ndarray:
     """Affine matrix that cuts an upright square around a box, as for the frames of WFLW-V.
 
-    The corners are rounded first (x + 0.5, truncated towards zero) and everything follows from the rounded ones: with
+    The corners are rounded first (x + 0.5, truncated towards zero). The rest is computed from the rounded corners: with
     w = x2 - x1 + 1 and h = y2 - y1 + 1, the centre (x1 + w // 2, y1 + h // 2) goes to (size / 2, size / 2), and the
     square has the side scale * max(x2 - x1, y2 - y1).
 
@@ -60,15 +60,15 @@ def box_to_crop(box: ArrayLike, size: int = 256, scale: float = 1.2, exact: bool
         box: (4,) x1, y1, x2, y2 in frame pixels.
         size: Side of the crop in pixels.
         scale: Side of the square over the longer side of the box.
-        exact: Leave the rounding out: the square follows the box in fractions of a pixel, with the centre between its
-            corners. Not the protocol of WFLW-V, but steadier.
+        exact: Do not round: the square follows the box in fractions of a pixel, and its centre is halfway between the
+            corners. This is not the protocol of WFLW-V, but it lowers the jitter.
 
     Returns:
         (2, 3) float64 matrix from frame pixels to crop pixels.
 
     Raises:
-        ValueError: If the box is not four finite numbers, has less than a pixel of width or height (with rounded
-            corners, if they are) or lies outside every picture, or if size or scale is not positive.
+        ValueError: If the box is not four finite numbers, is less than a pixel wide or high (after rounding, unless
+            `exact`) or lies outside every picture, or if size or scale is not positive.
     """
     box = np.asarray(box, dtype=np.float64)
     if box.shape != (4,):
@@ -96,7 +96,7 @@ def box_overlap(first: ArrayLike, second: ArrayLike) -> float:
         second: (4,) likewise.
 
     Returns:
-        In [0, 1]; 0 where neither has an area.
+        In [0, 1]; 0 if neither box has an area.
     """
     first, second = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     corners = np.concatenate([np.maximum(first[:2], second[:2]), np.minimum(first[2:], second[2:])])
@@ -106,17 +106,17 @@ def box_overlap(first: ArrayLike, second: ArrayLike) -> float:
 
 
 def steady_box(before: ArrayLike, box: ArrayLike, least: float = 0.2, jitter: float = 0.02) -> np.ndarray:
-    """Follow the boxes of a video without their jitter.
+    """Smooth the boxes of a video.
 
-    The box goes a share of the way from the one before to the new one: `least` of it where they agree, nearly all where
-    they differ by much more than a detector's jitter: least + (1 - least) d^2 / (d^2 + jitter^2), with d the distance
-    of (centre, longer side) over the longer side.
+    The result lies between the previous box and the new box. The share of the way to the new box is
+    least + (1 - least) d^2 / (d^2 + jitter^2), where d is the distance between the two (centre, longer side), divided
+    by the longer side. So a change the size of a detector's jitter is mostly ignored, and a real motion is followed.
 
     Args:
-        before: (4,) x1, y1, x2, y2 that this function gave for the frame before.
-        box: (4,) of this frame.
-        least: Share in (0, 1].
-        jitter: d at which half of the rest is followed, positive.
+        before: (4,) x1, y1, x2, y2, the result of this function for the previous frame.
+        box: (4,) box of this frame.
+        least: Smallest share, in (0, 1].
+        jitter: d at which the share is halfway between `least` and 1, positive.
 
     Returns:
         (4,) float64.
@@ -143,13 +143,13 @@ def transform_points(points: ArrayLike, matrix: ArrayLike, inverse: bool = False
     Args:
         points: (..., 2) x, y.
         matrix: (2, 3) affine matrix.
-        inverse: Whether to go back from the target of the matrix to its source.
+        inverse: Apply the inverse of the matrix.
 
     Returns:
         (..., 2) float64 points.
 
     Raises:
-        ValueError: On another shape, or if the inverse of a singular matrix is asked for.
+        ValueError: On other shapes, or if `inverse` is set and the matrix is singular.
     """
     points, matrix = np.asarray(points, dtype=np.float64), np.asarray(matrix, dtype=np.float64)
     if points.ndim == 0 or points.shape[-1] != 2:
@@ -166,7 +166,7 @@ def transform_points(points: ArrayLike, matrix: ArrayLike, inverse: bool = False
 
 
 def crop_image(image: np.ndarray, matrix: np.ndarray, size: int = 256) -> np.ndarray:
-    """Cut a square out of an image, bilinear, black where the image ends.
+    """Cut a square out of an image, with bilinear sampling, black outside the image.
 
     Args:
         image: (H, W) or (H, W, C).

@@ -17,7 +17,7 @@ from utils.reading import read_bytes
 ColourOrder = Literal["bgr", "rgb"]
 
 MAX_PIXELS = 150_000_000
-"""Of a picture; more would take gigabytes."""
+"""Most pixels of a picture; more would take gigabytes of memory."""
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 
@@ -25,7 +25,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def read_bgr(path: Path) -> tuple[np.ndarray, bytes]:
-    """Read a picture of any depth, grey or in colour, turned as its metadata say.
+    """Read a picture of any bit depth, grey or in colour, rotated according to its metadata.
 
     Args:
         path: Any format that OpenCV decodes.
@@ -34,7 +34,7 @@ def read_bgr(path: Path) -> tuple[np.ndarray, bytes]:
         (H, W, 3) uint8 BGR, and the content of the file.
 
     Raises:
-        InputError: If the file cannot be read, is too large, or does not decode, for example because it is cut short.
+        InputError: If the file cannot be read, is too large, or cannot be decoded, for example because it is truncated.
     """
     content = read_bytes(path)
     size = _declared_size(content)
@@ -44,20 +44,20 @@ def read_bgr(path: Path) -> tuple[np.ndarray, bytes]:
             "smaller"
         )
     try:
-        # Unlike imread, imdecode refuses a file that is cut short instead of filling up with grey.
+        # Unlike imread, imdecode refuses a truncated file instead of filling the rest with grey.
         picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
     except cv2.error:
-        # On some damages OpenCV raises instead.
+        # On some damaged files OpenCV raises instead.
         picture = None
     if picture is None or picture.size == 0:
-        raise InputError(f"{path}: is not a picture that decodes; it is damaged or of another format")
+        raise InputError(f"{path}: cannot be decoded as a picture; it is damaged or has another format")
     return picture, content
 
 
 def _declared_size(content: bytes) -> tuple[int, int] | None:
-    """Width and height from the header of a picture, before memory is taken for it; None if Pillow does not know."""
+    """Width and height from the header of a picture, before it is decoded; None if Pillow cannot tell."""
     try:
-        # Pillow warns of large pictures, and refuses very large ones; the limit here is our own.
+        # Pillow warns about large pictures and refuses very large ones; the limit here is our own.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(content)) as picture:
@@ -65,22 +65,22 @@ def _declared_size(content: bytes) -> tuple[int, int] | None:
     except Image.DecompressionBombError as error:
         found = re.search(r"\((\d+) pixels\)", str(error))
         return (int(found[1]), 1) if found else (MAX_PIXELS + 1, 1)
-    except Exception:  # on a damaged header Pillow raises nearly anything
+    except Exception:  # Pillow raises many kinds of error on a damaged header
         return None
 
 
 def to_rgb(image: np.ndarray, colour: ColourOrder) -> np.ndarray:
-    """Bring the channels of a picture into the order red, green, blue.
+    """Put the channels of a picture into the order red, green, blue.
 
     Args:
         image: (..., 3) uint8.
-        colour: The order that it has.
+        colour: The order of its channels.
 
     Returns:
         (..., 3) contiguous uint8.
 
     Raises:
-        ValueError: An unknown order.
+        ValueError: If the order is unknown.
     """
     if colour not in get_args(ColourOrder):
         raise ValueError(f"colour must be one of {', '.join(get_args(ColourOrder))}, not {colour!r}")
@@ -88,24 +88,24 @@ def to_rgb(image: np.ndarray, colour: ColourOrder) -> np.ndarray:
 
 
 def resize_image(image: np.ndarray, size: int) -> np.ndarray:
-    """Resize an image to a square, smoothing it first where it shrinks.
+    """Resize an image to a square; it is smoothed first if it shrinks.
 
-    Pixel (u, v) goes to (u * size / W, v * size / H), as landmarks do that are scaled; `cv2.resize`, which aligns the
-    borders of the image instead of its first pixel, would shift the picture against them.
+    Pixel (u, v) moves to (u * size / W, v * size / H), the same map as for scaled landmarks. `cv2.resize` aligns the
+    borders of the image instead of its first pixel, and would shift the picture against the landmarks.
 
     Args:
         image: (H, W, 3) uint8.
         size: Side of the result in pixels.
 
     Returns:
-        (size, size, 3) uint8; the image itself if it has that size.
+        (size, size, 3) uint8; the image itself if it already has that size.
     """
     height, width = image.shape[:2]
     if (height, width) == (size, size):
         return image
     zoom = size / np.array([width, height])
     if (zoom < 1).any():
-        # The standard deviation at which halving an image is the binomial filter 1 2 1, for any factor.
+        # For a factor of two this is the standard deviation of the binomial filter 1 2 1.
         sigma = 0.71 * np.sqrt(np.maximum(1 / zoom**2 - 1, 1e-3) / 3)
         image = cv2.GaussianBlur(image, (0, 0), sigmaX=sigma[0], sigmaY=sigma[1], borderType=cv2.BORDER_REPLICATE)
     return cv2.warpAffine(

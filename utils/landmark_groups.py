@@ -1,6 +1,6 @@
 """The 98 landmarks of WFLW: the parts of the face, the lines between them, and which are mirror partners.
 
-Left and right are the person's, as in COCO and MediaPipe: in a frontal picture the left eye is on the right.
+Left and right are the person's own, as in COCO and MediaPipe: in a frontal picture the left eye is on the right.
 docs/landmarks.png shows the numbers.
 """
 
@@ -17,8 +17,8 @@ class LandmarkGroup:
     """A named group of the landmarks.
 
     Attributes:
-        part: what it is drawn as: "face", "brows", "eyes", "nose" or "lips".
-        lines: the lines through its points; a closed one ends with the point it starts with, a single point is a pupil.
+        part: the part of the face, which decides its colour: "face", "brows", "eyes", "nose" or "lips".
+        lines: the lines through its points; a closed line ends with its first point, a line of one point is a pupil.
     """
 
     part: str
@@ -79,7 +79,7 @@ def landmark_group(name: str) -> LandmarkGroup:
     """A group of `LANDMARK_GROUPS` or `JOINED_GROUPS`.
 
     Raises:
-        KeyError: There is none of this name; the message lists the names.
+        KeyError: If there is no group of this name; the message lists the names.
     """
     groups = LANDMARK_GROUPS | JOINED_GROUPS
     if name not in groups:

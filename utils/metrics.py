@@ -1,7 +1,6 @@
 """Metrics of landmark detection on stills (NME, FR, AUC) and in video (NME, NMJ, NAD), pure functions on numpy arrays.
 
-NME, FR and AUC as used with WFLW (Wu et al., CVPR 2018); the temporal measure follows Micaelli et al. (CVPR 2023),
-where it is called NMF.
+NME, FR and AUC are those of WFLW (Wu et al., CVPR 2018). NMJ is the measure that Micaelli et al. (CVPR 2023) call NMF.
 """
 
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ from numpy.typing import ArrayLike
 from utils.geometry import landmark_box
 
 OUTER_EYE_CORNERS = (60, 72)
-"""Landmarks of the 98-point WFLW scheme whose distance normalises the error."""
+"""The outer eye corners in the 98-point WFLW scheme; their distance normalises the error."""
 
 
 def _check_landmarks(predicted: ArrayLike, true: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
@@ -43,7 +42,7 @@ def _check_nmes(nmes: ArrayLike, threshold: float) -> np.ndarray:
 
 
 def nme(predicted: ArrayLike, true: ArrayLike) -> np.ndarray:
-    """Normalised mean error: mean distance of the landmarks over the distance of the true outer eye corners.
+    """Normalised mean error: mean distance of the landmarks, divided by the distance of the true outer eye corners.
 
     Args:
         predicted: (N, K, 2) landmarks, K at least 73 (the 98-point WFLW scheme).
@@ -89,7 +88,7 @@ def error_curve(nmes: ArrayLike, threshold: float = 0.10, step: float = 1e-4) ->
     Args:
         nmes: (N,) errors as fractions.
         threshold: End of the curve.
-        step: Distance of its points; divides the threshold.
+        step: Distance between its points; must divide the threshold.
 
     Returns:
         The errors x and the shares in [0, 1], both of length threshold / step + 1.
@@ -107,7 +106,7 @@ def error_curve(nmes: ArrayLike, threshold: float = 0.10, step: float = 1e-4) ->
 
 
 def area_under_curve(nmes: ArrayLike, threshold: float = 0.10, step: float = 1e-4) -> float:
-    """Area under the cumulative error curve by Simpson's rule, over the threshold.
+    """Area under the cumulative error curve by Simpson's rule, divided by the threshold.
 
     Args:
         nmes: (N,) errors as fractions.
@@ -115,12 +114,12 @@ def area_under_curve(nmes: ArrayLike, threshold: float = 0.10, step: float = 1e-
         step: Distance of the points of the curve.
 
     Returns:
-        Area in [0, 1]; 1 means no error at all.
+        Area in [0, 1]; 1 means no error.
 
     Raises:
         ValueError: As `error_curve`.
     """
-    # Slow to load, and most that import this module have no curve.
+    # SciPy is slow to load, and most importers of this module compute no area.
     from scipy.integrate import simpson
 
     errors, shares = error_curve(nmes, threshold, step)
@@ -128,7 +127,7 @@ def area_under_curve(nmes: ArrayLike, threshold: float = 0.10, step: float = 1e-
 
 
 def video_nme(predicted: ArrayLike, true: ArrayLike) -> float:
-    """Mean over the frames of a video of the normalised mean error.
+    """Normalised mean error of a video: the mean over its frames.
 
     Args:
         predicted: (T, K, 2) landmarks.
@@ -147,21 +146,22 @@ def video_nme(predicted: ArrayLike, true: ArrayLike) -> float:
 
 
 def frame_jitter(predicted: ArrayLike, true: ArrayLike) -> np.ndarray:
-    """Jitter of every frame of a video but the first: how much the error vectors change from the frame before.
+    """Jitter of every frame of a video except the first: the change of the error vectors since the previous frame.
 
     With delta_t = true_t - predicted_t, the jitter of a point is 100 * |delta_{t-1} - delta_t| / s_t, where s_t =
-    sqrt(width * height) / 256 of the tight box around the true landmarks of frame t; that of a frame is its root mean
-    square over the points.
+    sqrt(width * height) / 256 of the tight box around the true landmarks of frame t. The jitter of a frame is the root
+    mean square over its points.
 
     Args:
         predicted: (T, K, 2) landmarks in frame pixels.
         true: (T, K, 2) true landmarks in frame pixels.
 
     Returns:
-        (T - 1,) in hundredths of a pixel of a face of 256 x 256 pixels.
+        (T - 1,) in hundredths of a pixel, for a face scaled to 256 x 256 pixels.
 
     Raises:
-        ValueError: On fewer than two frames, other shapes, values that are not finite, or true landmarks on a line.
+        ValueError: On fewer than two frames, other shapes, values that are not finite, or true landmarks whose box has
+            no area.
     """
     predicted, true = _check_landmarks(predicted, true)
     if len(true) < 2:
@@ -171,7 +171,7 @@ def frame_jitter(predicted: ArrayLike, true: ArrayLike) -> np.ndarray:
 
 
 def _face_sizes(true: np.ndarray, first: int = 0) -> np.ndarray:
-    """sqrt(width * height) / 256 of the tight boxes around true landmarks (T, K, 2), from frame `first` on."""
+    """sqrt(width * height) / 256 of the tight boxes around true landmarks (T, K, 2), from frame number `first`."""
     boxes = landmark_box(true[first:])
     sizes = np.sqrt(np.prod(boxes[:, 2:] - boxes[:, :2], axis=-1)) / 256
     if not sizes.all():
@@ -187,7 +187,7 @@ def video_nmj(predicted: ArrayLike, true: ArrayLike) -> float:
         true: (T, K, 2) true landmarks in frame pixels.
 
     Returns:
-        NMJ in hundredths of a pixel of a face of 256 x 256 pixels.
+        NMJ in hundredths of a pixel, for a face scaled to 256 x 256 pixels; lower is better.
 
     Raises:
         ValueError: As `frame_jitter`.
@@ -196,13 +196,13 @@ def video_nmj(predicted: ArrayLike, true: ArrayLike) -> float:
 
 
 def normalised_allan_deviation(predicted: ArrayLike, true: ArrayLike, window: int) -> float:
-    """Normalised Allan deviation NAD(m): how much the mean error of m frames differs from that of the next m.
+    """Normalised Allan deviation NAD(m): how much the mean error of m frames differs from that of the next m frames.
 
-    White jitter falls with m as 1 / sqrt(m), drift grows with m, so that the two are told apart. With e_t = 100 *
-    (true_t - predicted_t) / s_t, s_t as for `frame_jitter`, and the means a_l of e_l, .., e_{l+m-1}, the variance of a
-    point is sum over l of |a_{l+m} - a_l|^2 / (2 (T - 2m + 1)). The result is its root mean square over the points.
-    NAD(1) is NMJ / sqrt(2) where the face keeps its size. Source: the Allan variance (1966), as QLOT (2026) applies it
-    to landmarks.
+    It tells jitter from drift: white jitter falls with m as 1 / sqrt(m), drift grows with m. With e_t = 100 *
+    (true_t - predicted_t) / s_t, s_t as in `frame_jitter`, and a_l the mean of e_l, .., e_{l+m-1}, the variance of a
+    point is sum over l of |a_{l+m} - a_l|^2 / (2 (T - 2m + 1)). The result is the square root of the mean variance over
+    the points. NAD(1) is NMJ / sqrt(2) if the face keeps its size. Source: the Allan variance (1966), as QLOT (2026)
+    applies it to landmarks.
 
     Args:
         predicted: (T, K, 2) landmarks in frame pixels.
@@ -210,10 +210,11 @@ def normalised_allan_deviation(predicted: ArrayLike, true: ArrayLike, window: in
         window: m in frames, at least 1.
 
     Returns:
-        In hundredths of a pixel of a face of 256 x 256 pixels; NaN for a video of fewer than 2m frames.
+        In hundredths of a pixel, for a face scaled to 256 x 256 pixels; NaN for a video of fewer than 2m frames.
 
     Raises:
-        ValueError: On a window below 1, other shapes, values that are not finite, or true landmarks on a line.
+        ValueError: On a window below 1, other shapes, values that are not finite, or true landmarks whose box has no
+            area.
     """
     predicted, true = _check_landmarks(predicted, true)
     if window < 1:
@@ -228,10 +229,10 @@ def normalised_allan_deviation(predicted: ArrayLike, true: ArrayLike, window: in
 
 
 def frame_shake(landmarks: Sequence[np.ndarray]) -> float:
-    """How much landmarks tremble, without knowing the truth.
+    """Jitter of landmarks without ground truth.
 
     The root mean square over the landmarks of the second difference |p_t - 2 p_{t-1} + p_{t-2}|, in percent of
-    sqrt(width * height) of their box: steady motion cancels, jitter does not.
+    sqrt(width * height) of their box. Motion at constant speed cancels, jitter does not.
 
     Args:
         landmarks: of three frames, (K, 2) each.

@@ -1,4 +1,4 @@
-"""Pictures as people have them: a path, a PIL image, an array."""
+"""Pictures given as a path, a PIL image or an array."""
 
 import os
 from pathlib import Path
@@ -14,18 +14,18 @@ Picture = str | os.PathLike[str] | Image.Image | np.ndarray
 
 
 def to_bgr(picture: Picture, colour: ColourOrder = "bgr") -> np.ndarray:
-    """A picture as the pixels that the detector and the network take.
+    """A picture as an array for the detector and the network.
 
     Args:
-        picture: a path; a PIL image of any mode, turned as its metadata say, white where it is transparent; or an array
-            (H, W, 3) uint8.
+        picture: a path; a PIL image of any mode (rotated according to its metadata, transparent parts made white); or
+            an array (H, W, 3) uint8.
         colour: order of the channels of an array.
 
     Returns:
         (H, W, 3) uint8 BGR; an array in this order is returned as it is.
 
     Raises:
-        InputError: It is none of these, or the file cannot be read or does not decode.
+        InputError: If it is none of these, or the file cannot be read or decoded.
     """
     if isinstance(picture, str | os.PathLike):
         return read_picture(Path(picture))
@@ -48,8 +48,8 @@ def _rgb_of(picture: Image.Image) -> np.ndarray:
             upright = upright.convert("RGBA")
             upright = Image.alpha_composite(Image.new("RGBA", upright.size, "white"), upright)
         elif upright.mode.startswith("I;16"):
-            # PIL would cut off all above 255.
+            # PIL would clip all values above 255.
             upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
         return np.asarray(upright.convert("RGB"))
     except OSError as error:
-        raise InputError(f"{picture}: does not decode ({error}); the file is damaged") from error
+        raise InputError(f"{picture}: cannot be decoded ({error}); the file is damaged") from error

@@ -1,6 +1,6 @@
-"""Work that overlaps: a thread that reads ahead, a thread that writes behind. Order is kept, errors come through.
+"""Overlapping work: one thread reads ahead, one thread writes behind. Order is kept, errors are passed on.
 
-Threads are enough, because OpenCV, the encoders and the networks leave Python's lock while they work.
+Threads are enough, because OpenCV, the encoders and the networks release Python's lock while they work.
 """
 
 import queue
@@ -13,7 +13,7 @@ from typing import Any, Generic, Self, TypeVar
 T = TypeVar("T")
 
 POLL_SECONDS = 0.1
-"""How soon a thread that waits notices that the other side has gone."""
+"""Seconds after which a waiting thread checks whether the other side has ended."""
 
 _END = object()
 
@@ -21,12 +21,12 @@ _END = object()
 class ReadAhead(Generic[T]):
     """The items of an iterable, made by a thread while the caller works on earlier ones; a context manager.
 
-    An error of the iterable is raised where its item would have come. Leaving the `with` block stops the thread, at the
-    latest after the item it is making, and closes a generator in the thread that ran it.
+    An error of the iterable is raised in the place of its item. Leaving the `with` block stops the thread after its
+    current item at the latest, and closes a generator in the thread that ran it.
 
     Args:
-        items: run in the thread.
-        depth: items that may wait.
+        items: an iterable, run in the thread.
+        depth: the most items that may wait.
     """
 
     def __init__(self, items: Iterable[T], depth: int):
@@ -48,7 +48,7 @@ class ReadAhead(Generic[T]):
 
     def __iter__(self) -> Iterator[T]:
         while True:
-            # With a limit, so that Ctrl-C is noticed on every system.
+            # With a time limit, so that Ctrl-C is noticed on every system.
             with suppress(queue.Empty):
                 item = self._queue.get(timeout=POLL_SECONDS)
                 if item is not _END:
@@ -81,14 +81,14 @@ class ReadAhead(Generic[T]):
 
 
 class WriteBehind(Generic[T]):
-    """Hands items to a function that runs in a thread, one after another; a context manager.
+    """Passes items to a function that runs in a thread, one after another; a context manager.
 
     An error of the function is raised by the next `put` or at the end of the `with` block; later items are dropped.
-    The block ends when all items are done, also after an error of its own or Ctrl-C: what was put is written.
+    The block ends when all items are done, even after an error in the block or Ctrl-C, so that every item is written.
 
     Args:
         use: called in the thread with every item.
-        depth: items that may wait; `put` waits where there are more.
+        depth: the most items that may wait; `put` blocks until there is room.
     """
 
     def __init__(self, use: Callable[[T], object], depth: int):
@@ -110,10 +110,10 @@ class WriteBehind(Generic[T]):
             raise self._error
 
     def put(self, item: T) -> None:
-        """Hand over an item.
+        """Add an item.
 
         Raises:
-            Exception: What the function raised for an earlier item.
+            Exception: The exception that the function raised for an earlier item.
         """
         while True:
             if self._error is not None:

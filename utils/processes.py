@@ -1,4 +1,4 @@
-"""Several processes under torchrun: joining them, gathering on the first, one error message from all of them."""
+"""Several processes under torchrun: joining them, gathering on the first, one error message for all of them."""
 
 import os
 import signal
@@ -12,7 +12,7 @@ from utils.errors import UserError
 
 
 class Process(NamedTuple):
-    """This process among those that work together.
+    """This process among the processes of torchrun.
 
     Attributes:
         rank: Number of this process, from 0.
@@ -26,10 +26,10 @@ class Process(NamedTuple):
 
 
 def start_process(device: torch.device) -> Process:
-    """Join the other processes of torchrun, if there are any; `leave` parts them.
+    """Join the other processes of torchrun, if there are any; `leave` is the counterpart.
 
     Args:
-        device: Kind of device to use; on CUDA every process takes the one of its local rank.
+        device: Kind of device to use; on CUDA every process takes the device of its local rank.
 
     Returns:
         This process; rank 0 of 1 without torchrun.
@@ -44,8 +44,8 @@ def start_process(device: torch.device) -> Process:
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         if device.index >= torch.cuda.device_count():
             raise UserError(
-                f"process {device.index} finds no device of its own: this machine has {torch.cuda.device_count()} "
-                "CUDA devices; lower torchrun's --nproc_per_node"
+                f"process {device.index} has no device: this machine has {torch.cuda.device_count()} CUDA devices; "
+                "lower torchrun's --nproc_per_node"
             )
         torch.cuda.set_device(device)
         backend = "cpu:gloo,cuda:nccl"
@@ -54,20 +54,20 @@ def start_process(device: torch.device) -> Process:
 
 
 def leave() -> None:
-    """Part from the other processes, if there are any."""
+    """Leave the group of processes, if there is one."""
     if distributed.is_initialized():
         distributed.destroy_process_group()
 
 
 def gather(part: Any, process: Process) -> list[Any] | None:
-    """Bring what every process has to the first.
+    """Collect an object of every process on the first process.
 
     Args:
         part: Anything that can be pickled.
         process: This process.
 
     Returns:
-        The parts in the order of the ranks on rank 0, None on the others.
+        On rank 0 the parts in the order of the ranks, on the others None.
 
     Raises:
         UserError: If another process has ended.
@@ -83,10 +83,10 @@ def gather(part: Any, process: Process) -> list[Any] | None:
 
 
 def broadcast(value: Any, process: Process) -> Any:
-    """What the first process has, on all of them.
+    """Send an object of the first process to all of them.
 
     Args:
-        value: Anything that can be pickled; of the first process, that of the others is left.
+        value: Anything that can be pickled; only the value of the first process counts.
         process: This process.
 
     Raises:
@@ -103,7 +103,7 @@ def broadcast(value: Any, process: Process) -> Any:
 
 
 def is_first_report() -> bool:
-    """Whether no other process of this torchrun has asked this before; so an error that all meet is told once."""
+    """Whether this is the first process of this torchrun to ask, so that a common error is reported once."""
     if not distributed.is_torchelastic_launched():
         return True
     store, _, _ = next(distributed.rendezvous("env://"))
@@ -111,6 +111,6 @@ def is_first_report() -> bool:
 
 
 def initialise_worker(worker_id: int) -> None:
-    """`worker_init_fn` of a `DataLoader`: one thread for OpenCV, as PyTorch has; Ctrl-C is for the main process."""
+    """`worker_init_fn` of a `DataLoader`: one thread for OpenCV, as for PyTorch; only the main process heeds Ctrl-C."""
     cv2.setNumThreads(0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -15,15 +15,15 @@ def progress_bar(
     items: Iterable[Any] | None = None,
     initial: int = 0,
 ) -> "tqdm[Any]":
-    """A progress bar on stderr: a context, or with `items` what goes through them.
+    """A progress bar on stderr: a context manager, or with `items` an iterator over them.
 
     Args:
-        total: Units in the whole; None where nobody knows.
-        unit: What is counted, in the singular.
-        description: What stands before the bar.
+        total: Number of units; None if unknown.
+        unit: Name of a unit, in the singular.
+        description: Text before the bar.
         shown: Whether it is drawn; under torchrun one process draws.
-        items: What counts as a unit each.
-        initial: Units that were done before.
+        items: The units themselves.
+        initial: Units that are already done.
     """
     return tqdm(
         items,

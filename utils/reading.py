@@ -1,4 +1,4 @@
-"""Reading what users give: text, tables and arrays. Whatever is wrong with a file is one error that names it."""
+"""Reading the user's files: text, tables and arrays. Every fault of a file is one error that names the file."""
 
 import csv
 import io
@@ -11,14 +11,14 @@ from utils.errors import InputError
 
 
 def check_file(path: Path, advice: str = "check the path") -> None:
-    """Make sure that a path is a file: neither missing nor a folder nor a pipe, which would be waited for.
+    """Check that a path is a regular file: not missing, not a folder, not a pipe (reading would wait for ever).
 
     Args:
         path: The path.
-        advice: What to do about it, for the message.
+        advice: What the user can do, for the message.
 
     Raises:
-        InputError: If it is none, or may not be looked at.
+        InputError: If it is not a file, or may not be read.
     """
     try:
         there, is_file = path.exists(), path.is_file()
@@ -47,11 +47,11 @@ def read_bytes(path: Path, advice: str = "check the path") -> bytes:
 
 
 def read_text(path: Path, advice: str = "check the path") -> str:
-    """Read a text file, UTF-8 with a byte order mark or without.
+    """Read a text file in UTF-8, with or without a byte order mark.
 
     Args:
         path: The file.
-        advice: What to do where it is missing, for the message.
+        advice: What the user can do if the file is missing, for the message.
 
     Raises:
         InputError: If it cannot be read or is not text.
@@ -60,14 +60,14 @@ def read_text(path: Path, advice: str = "check the path") -> str:
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}: is not text in UTF-8 (byte {error.start}); get the file again") from error
+        raise InputError(f"{path}: is not UTF-8 text (byte {error.start}); get the file again") from error
     if "\0" in text:
-        raise InputError(f"{path}: is not text but binary data; get the file again")
+        raise InputError(f"{path}: is binary data, not text; get the file again")
     return text
 
 
 def read_lines(path: Path, advice: str = "check the path") -> Iterator[tuple[str, str]]:
-    """The lines of a text file that are not blank: where each stands, for messages, and its text without blanks around.
+    """The lines of a text file that are not blank: the place of each, for messages, and its stripped text.
 
     Raises:
         InputError: As `read_text`.
@@ -78,15 +78,15 @@ def read_lines(path: Path, advice: str = "check the path") -> Iterator[tuple[str
 
 
 def read_table(path: Path, columns: Collection[str], delimiter: str = ",") -> Iterator[tuple[str, dict[str, str]]]:
-    """The rows of a table whose first line names its columns: where each stands, for messages, and its values.
+    """The rows of a table whose first line names its columns: the place of each row, for messages, and its values.
 
     Args:
         path: The file.
-        columns: Columns that must be there.
-        delimiter: Between the values of a row.
+        columns: Required columns.
+        delimiter: The character between the values of a row.
 
     Raises:
-        InputError: As `read_text`, or if a column is missing, or a row has another number of values.
+        InputError: As `read_text`, or if a column is missing, or a row has too few or too many values.
     """
     rows = csv.DictReader(io.StringIO(read_text(path), newline=""), delimiter=delimiter)
     try:
@@ -98,27 +98,27 @@ def read_table(path: Path, columns: Collection[str], delimiter: str = ",") -> It
         for row in rows:
             where = f"{path}, line {rows.line_num}"
             if None in row or None in row.values():
-                raise InputError(f"{where}: has not a value for every column; correct the line")
+                raise InputError(f"{where}: has too few or too many values; correct the line")
             yield where, row
     except csv.Error as error:
         raise InputError(f"{path}, line {rows.line_num + 1}: {error}; get the file again") from error
 
 
 def open_array(path: Path) -> np.ndarray:
-    """An array of numbers from an .npy file, as a memory map: nothing is allocated that the file does not hold.
+    """An array of numbers from an .npy file, as a memory map: a wrong header cannot allocate memory.
 
     Raises:
-        InputError: If the file cannot be read, or is not such an array.
+        InputError: If the file cannot be read, or is not an array of numbers.
     """
     check_file(path, "get it again")
     try:
         array = np.lib.format.open_memmap(path, mode="r")
     except PermissionError as error:
         raise cannot_read(path, error) from error
-    except Exception as error:  # on a damaged header NumPy raises nearly anything
+    except Exception as error:  # NumPy raises many kinds of error on a damaged header
         problem = " ".join(str(error).split())[:200]
         raise InputError(
-            f"{path}: is not an array of numbers that can be read ({problem}); get it again, it is damaged"
+            f"{path}: cannot be read as an array of numbers ({problem}); it is damaged, get it again"
         ) from error
     if array.dtype.kind not in "fiu":
         raise InputError(f"{path}: holds {array.dtype}, expected numbers; get it again")

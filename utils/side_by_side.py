@@ -1,4 +1,4 @@
-"""Several methods on one video side by side: the face, an enlarged eye with the way of its points, the jitter."""
+"""Several methods on one video side by side: the face, an enlarged eye with trails of its points, the jitter."""
 
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -14,20 +14,20 @@ from utils.metrics import frame_shake
 BACKGROUND = (32, 28, 26)
 
 PANEL_SIDE = 256
-"""Pixels of the picture of the face; the inset below it is as wide."""
+"""Side in pixels of the picture of the face; the inset below it has the same width."""
 
 INSET_HEIGHT, INSET_ZOOM = 144, 4
 
 FACE_SHARE = 0.7
-"""Of a panel that the face fills."""
+"""Share of a panel that the face fills."""
 
 INSET_GROUP = "right_eye"
 
 TRAIL_POINTS, TRAIL_FRAMES = (60, 62, 64, 66), 15
-"""The landmarks whose way is drawn (corners and lids of the eye), and over how many frames."""
+"""The landmarks with a trail (corners and lids of the eye), and the trail's length in frames."""
 
 FOLLOW = 0.2
-"""Share of the way to the face that the view goes in a frame: it glides, so that it does not hide what trembles."""
+"""Share of the way to the face that the view moves in a frame: a slow view does not hide the jitter."""
 
 
 class JitterMeter:
@@ -38,7 +38,7 @@ class JitterMeter:
         self._sum, self._count = 0.0, 0
 
     def add(self, faces: Mapping[int, np.ndarray]) -> None:
-        """Take the landmarks (K, 2) of the faces of the next frame, by their numbers."""
+        """Add the landmarks (K, 2) of the faces of the next frame, by the number of the face."""
         self._recent = {number: self._recent.get(number, deque(maxlen=3)) for number in faces}
         for number, landmarks in faces.items():
             self._recent[number].append(landmarks)
@@ -49,14 +49,14 @@ class JitterMeter:
 
     @property
     def mean(self) -> float:
-        """In percent of the face, see `utils.metrics.frame_shake`; NaN before the third frame."""
+        """Mean jitter in percent of the face size, see `utils.metrics.frame_shake`; NaN before the third frame."""
         return self._sum / self._count if self._count else float("nan")
 
 
 class SideBySide:
-    """Draws the frames of a video with the landmarks of several methods, a panel for each.
+    """Draws the frames of a video with the landmarks of several methods, one panel each.
 
-    All panels show the same part of the frame. It follows the face of the lowest number, smoothly.
+    All panels show the same part of the frame. It smoothly follows the face with the lowest number.
 
     Args:
         titles: of the methods.
@@ -77,7 +77,7 @@ class SideBySide:
 
         Args:
             frame: (H, W, 3) uint8 BGR.
-            faces: landmarks (98, 2) in pixels of the frame, NaN where a solve failed, by title and number of the face.
+            faces: landmarks (98, 2) in pixels of the frame, NaN if the solve failed, by title and number of the face.
 
         Returns:
             (h, w, 3) uint8 BGR, of the same size for every frame.
@@ -88,7 +88,7 @@ class SideBySide:
         return np.hstack([self._panel(frame, title, faces[title]) for title in self.titles])
 
     def _follow(self, frame: np.ndarray, faces: Mapping[str, Mapping[int, np.ndarray]]) -> None:
-        """Move the view: centre of the face, its side, centre of the eye, each the mean of the methods."""
+        """Move the view: centre and side of the face and centre of the eye, each the mean over the methods."""
         numbers = set.intersection(*(set(of_method) for of_method in faces.values()))
         numbers = {n for n in numbers if all(np.isfinite(of_method[n]).all() for of_method in faces.values())}
         if not numbers:
@@ -141,7 +141,7 @@ class SideBySide:
 
 
 def view_matrix(centre: np.ndarray, zoom: float, width: int, height: int) -> np.ndarray:
-    """(2, 3) from pixels of a frame to those of a view of it around a centre."""
+    """(2, 3) matrix from pixels of a frame to pixels of a view of it around a centre."""
     return np.column_stack([zoom * np.eye(2), np.array([width, height]) / 2 - zoom * np.asarray(centre)])
 
 

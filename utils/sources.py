@@ -26,20 +26,20 @@ PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", "
 LAST_WEBCAM = 99
 
 ASSUMED_RATE = 25.0
-"""Frames per second where a source does not say."""
+"""Frames per second if a source does not say."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """An input that was found to be readable.
+    """An input that can be read.
 
     Attributes:
         kind: "picture", "folder", "video" or "webcam".
-        name: for the names of what is made from it.
-        paths: the file, or the pictures of a folder in natural order (2 before 10); none for a webcam.
+        name: used in the names of its outputs.
+        paths: the file, or the pictures of a folder in natural order (2 before 10); empty for a webcam.
         rate: frames per second.
-        frames: how many there are, as far as is known; None for a webcam.
-        webcam: its index; None for the others.
+        frames: number of frames according to the file; None for a webcam.
+        webcam: its index; None for the other kinds.
     """
 
     kind: str
@@ -51,19 +51,19 @@ class Source:
 
 
 def open_source(text: str) -> Source:
-    """Find out what an input is.
+    """Recognise the kind of an input.
 
     Args:
-        text: path of a picture, of a folder of pictures or of a video, or the index of a webcam. A file whose name is
-            a number is meant by ./NUMBER.
+        text: path of a picture, of a folder of pictures or of a video, or the index of a webcam. Write ./NUMBER for a
+            file whose name is a number.
 
     Raises:
-        InputError: There is no such thing, or it holds no picture.
+        InputError: If it does not exist, or holds no picture.
     """
     if text.isdecimal():
         if len(text) > len(str(LAST_WEBCAM)) or int(text) > LAST_WEBCAM:
             raise InputError(
-                f"webcam {text[:20]}: indices go to {LAST_WEBCAM}; a file of that name is meant by ./{text[:20]}"
+                f"webcam {text[:20]}: the largest index is {LAST_WEBCAM}; write ./{text[:20]} for a file of that name"
             )
         return Source("webcam", f"webcam_{int(text)}", (), ASSUMED_RATE, None, int(text))
     path = Path(text)
@@ -89,23 +89,23 @@ def open_source(text: str) -> Source:
 
 
 def silence_opencv() -> None:
-    """No messages of OpenCV's own, since the readers here give their reasons."""
+    """Turn off OpenCV's own messages; the readers here report the reasons."""
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # read when the first video is opened
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
 def is_picture(path: Path) -> bool:
-    """Whether the suffix is one of a picture."""
+    """Whether the suffix is that of a picture."""
     return path.suffix.lower() in PICTURE_SUFFIXES
 
 
 def natural_order(name: str) -> list[tuple[int, str]]:
-    """A sorting key that puts numbers in a name by their value."""
+    """A sorting key that orders numbers in a name by value."""
     return [(int(part), "") if part.isdecimal() else (-1, part.lower()) for part in re.split(r"(\d+)", name)]
 
 
 def read_picture(path: Path) -> np.ndarray:
-    """Read a picture of any depth, grey or in colour, turned as its metadata say; white where it is transparent.
+    """Read a picture of any bit depth, grey or colour, rotated according to its metadata; transparent parts are white.
 
     Args:
         path: Any format that OpenCV decodes.
@@ -125,7 +125,7 @@ def read_picture(path: Path) -> np.ndarray:
 
 
 def _read_alpha(content: bytes) -> np.ndarray | None:
-    """(H, W) uint8, turned as the metadata say; None without transparency. OpenCV would decode it, but not turn it."""
+    """Opacity (H, W) uint8, rotated according to the metadata; None if opaque. OpenCV would not rotate it."""
     try:
         with warnings.catch_warnings(), Image.open(io.BytesIO(content)) as picture:
             warnings.simplefilter("ignore")
@@ -133,17 +133,17 @@ def _read_alpha(content: bytes) -> np.ndarray | None:
                 return None
             return np.asarray(ImageOps.exif_transpose(picture).convert("RGBA").getchannel("A"))
     except Exception:
-        # A format that only OpenCV knows, or a damage that only Pillow minds; it raises nearly anything then.
+        # A format that only OpenCV knows, or damage that only Pillow notices; it raises many kinds of error.
         return None
 
 
 def read_frames(source: Source) -> Iterator[np.ndarray]:
-    """The frames of a video or webcam, each (H, W, 3) uint8 BGR, turned as the metadata say.
+    """The frames of a video or webcam, each (H, W, 3) uint8 BGR, rotated according to the metadata.
 
-    A webcam has no end. A video that is cut short ends where it does, with a warning on stderr.
+    A webcam never ends. A truncated video ends at its last readable frame, with a warning on stderr.
 
     Raises:
-        InputError: If it does not open or has no frame that decodes.
+        InputError: If it does not open, or no frame can be decoded.
     """
     capture = _open_webcam(source.webcam) if source.webcam is not None else _open_video(source.paths[0])
     count = 0
@@ -158,20 +158,20 @@ def read_frames(source: Source) -> Iterator[np.ndarray]:
         capture.release()
     if count == 0:
         name = source.paths[0] if source.paths else f"webcam {source.webcam}"
-        raise InputError(f"{name}: gives no frame that decodes; it is damaged or of another format")
-    # Containers without an index tell their length by duration and rate, which is off by a little.
+        raise InputError(f"{name}: no frame can be decoded; it is damaged or has another format")
+    # Containers without an index compute their length from duration and rate, which is slightly off.
     if source.frames is not None and count < 0.97 * source.frames - 1:
         tqdm.write(
-            f"warning: {source.paths[0]}: ends after {count} of {source.frames} frames; it is cut short or damaged",
+            f"warning: {source.paths[0]}: ends after {count} of {source.frames} frames; it is truncated or damaged",
             file=sys.stderr,
         )
 
 
 def _open_video(path: Path) -> cv2.VideoCapture:
-    # One thread: the network needs the others, and frames are decoded while it waits.
+    # One thread for decoding: the network needs the others.
     capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
     if not capture.isOpened():
-        raise InputError(f"{path}: is no picture or video that can be decoded; it is damaged or of another format")
+        raise InputError(f"{path}: cannot be decoded as a picture or video; it is damaged or has another format")
     capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)
     return capture
 
@@ -180,13 +180,13 @@ def _open_webcam(index: int) -> cv2.VideoCapture:
     capture = cv2.VideoCapture(index)
     if not capture.isOpened():
         raise InputError(f"webcam {index} does not open; check that it is connected, allowed and free, or try another")
-    # What the driver has queued is late.
+    # Queued frames would be late.
     capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
     return capture
 
 
 def has_display() -> bool:
-    """Whether a window can be opened: a display answers. OpenCV would end the process where none does."""
+    """Whether a window can be opened, that is, a display answers. Without one OpenCV would end the process."""
     if sys.platform in ("win32", "darwin"):
         return True
     wayland = os.environ.get("WAYLAND_DISPLAY")
@@ -213,9 +213,9 @@ def _answers(family: socket.AddressFamily, address: str | tuple[str, int]) -> bo
 
 
 def initialise_decoder(worker_id: int = 0) -> None:
-    """Prepare a process for decoding: one thread, and no messages of OpenCV, since a reader gives its own reasons."""
+    """Prepare a process for decoding: one thread, and no messages from OpenCV; the readers report the reasons."""
     silence_opencv()
     cv2.setNumThreads(0)
     if multiprocessing.parent_process() is not None:
-        # Ctrl-C is the main process's.
+        # Only the main process handles Ctrl-C.
         signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,6 +1,6 @@
-"""Types and ranges of options, checked where they enter: a configuration from a file or a call of the library.
+"""Checks of the types and ranges of options, which come from a file or a call of the library.
 
-Python would take "false" for true, True for 1 and NaN for a number that is not too large.
+Without them Python would accept "false" as true, True as 1, and NaN as a number within its limits.
 """
 
 import math
@@ -16,10 +16,10 @@ LARGEST_NUMBER = 1e30
 
 
 def check_integer(name: str, value: Any, lowest: int, highest: int = LARGEST_INTEGER) -> None:
-    """Make sure that an option is an integer from `lowest` to `highest`, both included.
+    """Check that an option is an integer from `lowest` to `highest`, both included.
 
     Raises:
-        OptionError: If not; the message names it.
+        OptionError: If it is not; the message names the option.
     """
     if not isinstance(value, int) or isinstance(value, bool):
         raise OptionError(f"{name} must be an integer, not {_show(value)}")
@@ -32,10 +32,10 @@ def check_integer(name: str, value: Any, lowest: int, highest: int = LARGEST_INT
 def check_number(
     name: str, value: Any, lowest: float, highest: float = LARGEST_NUMBER, open_below: bool = False
 ) -> None:
-    """Make sure that an option is a finite number from `lowest` to `highest`; with `open_below` above `lowest`.
+    """Check that an option is a finite number from `lowest` to `highest`; with `open_below` it must exceed `lowest`.
 
     Raises:
-        OptionError: If not; the message names it.
+        OptionError: If it is not; the message names the option.
     """
     if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
         raise OptionError(f"{name} must be a finite number, not {_show(value)}")
@@ -47,29 +47,29 @@ def check_number(
 
 
 def check_flag(name: str, value: Any) -> None:
-    """Make sure that an option is true or false.
+    """Check that an option is true or false.
 
     Raises:
-        OptionError: If not; the message names it.
+        OptionError: If it is not; the message names the option.
     """
     if not isinstance(value, bool):
         raise OptionError(f"{name} must be true or false, not {_show(value)}")
 
 
 def check_choice(name: str, value: Any, choices: Collection[str]) -> None:
-    """Make sure that an option is one of several words.
+    """Check that an option is one of several words.
 
     Raises:
-        OptionError: If not; the message names it.
+        OptionError: If it is not; the message names the option.
     """
     if not isinstance(value, str) or value not in choices:
         raise OptionError(f"{name} must be one of {', '.join(choices)}, not {_show(value)}")
 
 
 def check_types(kind: type, options: Mapping[str, Any], owner: str) -> None:
-    """Make sure that the options of a dataclass, for example from a file, have the types of its fields.
+    """Check that the options of a dataclass, for example from a file, have the types of its fields.
 
-    Only plain types are looked at: int, float, bool, str, `Literal`, and each of them or None.
+    Only plain types are checked: int, float, bool, str, `Literal`, and each of them with None.
 
     Args:
         kind: The dataclass.
@@ -77,7 +77,7 @@ def check_types(kind: type, options: Mapping[str, Any], owner: str) -> None:
         owner: What they configure, for the message.
 
     Raises:
-        OptionError: If an option is unknown or of another type; the message names it.
+        OptionError: If an option is unknown or has another type; the message names the option.
     """
     hints = get_type_hints(kind)
     known = [item.name for item in fields(kind)]
@@ -91,10 +91,10 @@ def check_types(kind: type, options: Mapping[str, Any], owner: str) -> None:
 
 
 def check_value(name: str, value: Any, wanted: Any) -> None:
-    """Make sure that an option is of a plain type: int, float, bool, str or a `Literal`.
+    """Check that an option has a plain type: int, float, bool, str or a `Literal`.
 
     Raises:
-        OptionError: If not; the message names it.
+        OptionError: If it has not; the message names the option.
     """
     if get_origin(wanted) is Literal:
         check_choice(name, value, get_args(wanted))

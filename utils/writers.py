@@ -19,7 +19,7 @@ from utils.files import Aside, write_bytes, written
 
 @contextmanager
 def encoded(path: Path) -> Iterator[None]:
-    """Turn what an encoder raises inside the `with` block into an `OutputError` that names the file."""
+    """Turn an encoder's error inside the `with` block into an `OutputError` that names the file."""
     try:
         with written(path):
             yield
@@ -30,7 +30,7 @@ def encoded(path: Path) -> Iterator[None]:
 
 
 def fit(frame: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Bring a frame (H, W, 3) to another size: scaled without a change of its aspect, centred, black beside it."""
+    """Fit a frame (H, W, 3) into another size: scaled with its aspect ratio kept, centred, on black."""
     if frame.shape[:2] == (height, width):
         return frame
     scale = min(width / frame.shape[1], height / frame.shape[0])
@@ -43,7 +43,7 @@ def fit(frame: np.ndarray, width: int, height: int) -> np.ndarray:
 
 
 class VideoWriter:
-    """Writes frames as H.264 in MP4, aside and then renamed; a context manager. Without a frame there is no file.
+    """Writes frames as H.264 in MP4; a context manager. The file appears at the end; without a frame there is no file.
 
     Args:
         path: The file.
@@ -88,7 +88,7 @@ class VideoWriter:
                 self.container.close()
         except OutputError:
             self.aside.discard()
-            # The first error is the one to tell.
+            # Report the first error only.
             if error is None:
                 raise
         if complete:
@@ -105,7 +105,7 @@ PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg")
 
 
 class FrameWriter(Protocol):
-    """Anything that takes the frames of an overlay; a context manager."""
+    """Anything that writes the frames of an overlay; a context manager."""
 
     def write(self, frame: np.ndarray) -> None:
         """Append a frame, (H, W, 3) uint8 BGR; one of another size than the first is fitted into it."""
@@ -119,33 +119,33 @@ class FrameWriter(Protocol):
 
 
 def open_writer(path: Path, rate: float) -> FrameWriter:
-    """A writer for the frames of a video, by the suffix of the file.
+    """A writer for the frames of a video, chosen by the suffix of the file.
 
     Raises:
-        OutputError: If the suffix is of another kind, or the file cannot be written.
+        OutputError: If the suffix is not one of a video, or the file cannot be written.
     """
     check_suffix(path, VIDEO_SUFFIXES + ANIMATION_SUFFIXES, "a video")
     return VideoWriter(path, rate) if path.suffix.lower() in VIDEO_SUFFIXES else AnimationWriter(path, rate)
 
 
 def check_suffix(path: Path, suffixes: Sequence[str], kind: str) -> Path:
-    """The path of an overlay, if its name ends as one of this kind.
+    """The path of an overlay, if its suffix is one of the given ones.
 
     Raises:
-        OutputError: It does not.
+        OutputError: If it is not.
     """
     if path.suffix.lower() not in suffixes:
-        raise OutputError(f"{path}: an overlay of {kind} is written as {', '.join(suffixes)}; choose such a name")
+        raise OutputError(f"{path}: an overlay of {kind} is written as {', '.join(suffixes)}; choose one of these")
     return path
 
 
 class AnimationWriter:
-    """Writes frames as an endless animation, WebP or GIF; keeps them in memory until the end. A context manager.
+    """Writes frames as an endless animation, WebP or GIF; a context manager. All frames stay in memory until the end.
 
     Args:
         path: The file.
         rate: Frames per second.
-        quality: Of WebP, 0 to 100.
+        quality: Quality of WebP, 0 to 100.
     """
 
     def __init__(self, path: Path, rate: float, quality: int = 42):
@@ -187,14 +187,14 @@ class AnimationWriter:
 
 
 def write_picture(path: Path, picture: np.ndarray) -> None:
-    """Write a picture (H, W, 3) uint8 BGR as PNG or JPEG, by the suffix.
+    """Write a picture (H, W, 3) uint8 BGR as PNG or JPEG, chosen by the suffix.
 
     Raises:
-        OutputError: If the suffix is another, or the file cannot be written.
+        OutputError: If the suffix is neither, or the file cannot be written.
     """
     check_suffix(path, PICTURE_SUFFIXES, "a picture")
     done, content = cv2.imencode(path.suffix.lower(), picture)
     if not done:
         height, width = picture.shape[:2]
-        raise OutputError(f"{path}: a picture of {width} x {height} pixels does not fit the format; choose another")
+        raise OutputError(f"{path}: the format cannot hold {width} x {height} pixels; choose another format")
     write_bytes(path, content.tobytes())

@@ -415,7 +415,7 @@ def test_image_that_does_not_decode_is_named(precropped_wflw, content):
     path = precropped_wflw / "test" / "test_1.png"
     encoded = path.read_bytes()
     path.write_bytes(encoded[: len(encoded) // 2] if content is None else content)
-    with pytest.raises(InputError, match=r"test_1\.png: is not a picture that decodes"):
+    with pytest.raises(InputError, match=r"test_1\.png: cannot be decoded as a picture"):
         WFLWCrops(read_faces(precropped_wflw, "test"))[1]
 
 
@@ -424,7 +424,7 @@ def test_jpeg_that_is_cut_short_is_an_error(tmp_path):
     encoded = cv2.imencode(".jpg", image)[1].tobytes()
     path = tmp_path / "short.jpg"
     path.write_bytes(encoded[: len(encoded) * 3 // 4])
-    with pytest.raises(InputError, match=r"short\.jpg: is not a picture that decodes"):
+    with pytest.raises(InputError, match=r"short\.jpg: cannot be decoded as a picture"):
         read_image(path)
 
 

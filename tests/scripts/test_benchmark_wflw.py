@@ -249,7 +249,7 @@ def undecodable_image(dataset: Path) -> None:
         (missing_dataset, "precropped: no such dataset folder"),
         (split_without_images, "test_blur.txt: 2 of its 2 images are missing"),
         (short_line, "test.txt, line 2: expected 196 numbers after the image name, found 195"),
-        (undecodable_image, "test_2.png: is not a picture that decodes"),
+        (undecodable_image, "test_2.png: cannot be decoded as a picture"),
     ],
 )
 @pytest.mark.parametrize("workers", [0, 2])

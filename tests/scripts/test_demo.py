@@ -285,9 +285,9 @@ def prepare_bad_input(folder: Path) -> None:
     [
         (["missing.mp4"], "missing.mp4: no such file"),
         (["empty"], "empty: the folder holds no picture"),
-        (["noise.mp4"], "noise.mp4: is no picture or video"),
+        (["noise.mp4"], "noise.mp4: cannot be decoded as a picture or video"),
         (["cut.mp4"], "cut.mp4"),
-        (["cut.jpg"], "cut.jpg: is not a picture that decodes"),
+        (["cut.jpg"], "cut.jpg: cannot be decoded as a picture"),
         (["97"], "webcam 97 does not open"),
         ([CLIP, "--show"], "no display"),
         ([CLIP, "--boxes", "flat.npy"], "has no area"),

@@ -303,7 +303,7 @@ def test_the_index_gives_the_clips_in_its_order_and_their_splits(index: Path):
         ("download_ranges.txt", "clip_000009 -5 20", "expected a video id and two frame numbers"),
         ("download_ranges.txt", "clip_000009 20 5", "the last frame, 5, is before the first, 20"),
         ("download_ranges.txt", "../x 5 20", "'../x' is not a YouTube video id"),
-        ("download_ranges.txt", "clip_000002 5 20", "clip_000002 stands in the file twice"),
+        ("download_ranges.txt", "clip_000002 5 20", "clip_000002 is in the file twice"),
         ("easy_video_IDs.txt", "clip_000009", "clip_000009 has no line in download_ranges.txt"),
         ("hard_video_IDs.txt", "../../../../x", "is not a YouTube video id"),
     ],
@@ -511,7 +511,7 @@ def test_control_c_ends_the_run_and_keeps_what_is_done(
     ended = download(*options(index, out), "--limit", 2)
     thread.join()
     assert ended.status == 130
-    assert "the same command goes on from here\n\nstopped by Ctrl-C\n" in ended.err
+    assert "run the same command to resume\n\nstopped by Ctrl-C\n" in ended.err
     assert [row["status"] for row in read_table(out).values()] == ["done", "pending"]
     assert [path.stem for path in (out / "videos").iterdir()] == [make_id(0)]
 
@@ -532,7 +532,7 @@ def wait_for(condition: Callable[[], bool]) -> None:
         (["--index", "nowhere"], "nowhere: no such index folder"),
         (["--cookies", "nowhere.txt"], "nowhere.txt: no such file; export the browser's cookies"),
         (["--cookies", "README.md"], "README.md: not a cookie file"),
-        (["--cookies", "cookies.txt", "--backend", "pytube"], "--backend pytube knows no --cookies"),
+        (["--cookies", "cookies.txt", "--backend", "pytube"], "--cookies does not work with --backend pytube"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_status_2(

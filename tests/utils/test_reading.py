@@ -26,7 +26,7 @@ def test_an_unusual_separator_of_lines_does_not_shift_their_numbers(file: Path):
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"\xff\xfeab", r"not text in UTF-8 \(byte 0\)"), (b"ab\0c", "binary data"), (b"\x89PNG\r\n", "byte 0")],
+    [(b"\xff\xfeab", r"not UTF-8 text \(byte 0\)"), (b"ab\0c", "binary data"), (b"\x89PNG\r\n", "byte 0")],
 )
 def test_what_is_no_text_is_refused(content: bytes, message: str, file: Path):
     file.write_bytes(content)
@@ -68,8 +68,8 @@ def test_the_rows_of_a_table_say_where_they_stand(file: Path):
     [
         ("", "line 1: no column value"),
         ("name\na\n", "line 1: no column value"),
-        ("name,value\na\n", "line 2: has not a value for every column"),
-        ("name,value\na,1,2\n", "line 2: has not a value for every column"),
+        ("name,value\na\n", "line 2: has too few or too many values"),
+        ("name,value\na,1,2\n", "line 2: has too few or too many values"),
         ("name,value\na," + 200_000 * "1", "line 2: field larger than field limit"),
     ],
 )

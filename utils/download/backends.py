@@ -1,8 +1,8 @@
-"""Downloading one video, by yt-dlp or by pytube, and telling in one word why it failed.
+"""Downloading one video by yt-dlp or pytube, and classifying a failure.
 
-Of a video's formats the one nearest to what the authors of WFLW-V can have had is taken: at most 30 frames per second,
-because no clip of their index is longer than five seconds of that, and a format of 50 or 60 counts other frames; then
-the largest whose smaller side is at most `max_resolution`; H.264 before other codecs; pictures without sound.
+The chosen format is the one closest to what the authors of WFLW-V can have used: at most 30 frames per second, because
+no clip of their index is longer than five seconds at that rate, and a format with 50 or 60 numbers its frames
+differently; then the largest whose smaller side is at most `max_resolution`; H.264 before other codecs; without sound.
 """
 
 import http.client
@@ -39,13 +39,13 @@ class Backend(Protocol):
 
         Args:
             video_id: YouTube's id.
-            folder: Where to put files, and where to go on with what an interrupted attempt left.
+            folder: Where to put files; an interrupted attempt is resumed from its files there.
 
         Returns:
             The complete video file in the folder.
 
         Raises:
-            DownloadFailure: If it cannot be had.
+            DownloadFailure: If it cannot be downloaded.
         """
         ...
 
@@ -56,7 +56,7 @@ class YtDlpBackend:
     Args:
         max_resolution: Largest smaller side of the frames, in pixels.
         cookies: Content of a cookie file in the Netscape format, or None.
-        stop: Set when running downloads must end.
+        stop: An event that is set when running downloads must end.
     """
 
     def __init__(
@@ -76,13 +76,13 @@ class YtDlpBackend:
             "outtmpl": "source.%(format_id)s.%(ext)s",
             "noplaylist": True,
             "fixup": "never",
-            # The attempts are counted, and spaced, by the caller.
+            # The caller counts and spaces the attempts.
             "retries": 0,
             "extractor_retries": 0,
             "fragment_retries": 3,
             "skip_unavailable_fragments": False,
             "socket_timeout": TIMEOUT,
-            # yt-dlp writes cookies back; a copy in memory keeps several downloads from writing one file.
+            # yt-dlp writes cookies back; with a copy in memory, parallel downloads do not write to one file.
             "cookiefile": None if self._cookies is None else io.StringIO(self._cookies),
             "progress_hooks": [self._end_if_stopped],
             "logger": _Silence(),
@@ -103,7 +103,7 @@ class YtDlpBackend:
 
 
 class PytubeBackend:
-    """Downloads by pytube, which the original release used; against today's site it fails with HTTP 400.
+    """Downloads by pytube, which the original release used; today's site answers it with HTTP 400.
 
     Args:
         max_resolution: Largest height of the frames, in pixels.
@@ -113,7 +113,7 @@ class PytubeBackend:
         self._max_resolution = max_resolution
 
     def download(self, video_id: str, folder: Path) -> Path:
-        """See `Backend.download`; an interrupted attempt starts anew."""
+        """See `Backend.download`; an interrupted attempt starts over."""
         complete = folder / "source.mp4"
         if complete.is_file():
             return complete
@@ -138,7 +138,7 @@ class _Downloader(yt_dlp.YoutubeDL):
 
 
 class _Silence:
-    """A logger that says nothing: what goes wrong comes as an exception."""
+    """A logger that prints nothing: errors come as exceptions."""
 
     def debug(self, message: str) -> None:
         pass
@@ -162,16 +162,16 @@ def read_cookies(path: Path) -> str:
 
 
 def choose_format(max_resolution: int) -> dict[str, Any]:
-    """The rule at the head of this module as options of yt-dlp."""
+    """The format rule of this module's docstring as options of yt-dlp."""
     slow = f"[fps<=?{MAX_FPS}]"
     return {"format": f"bv{slow}/b{slow}", "format_sort": [f"res:{max_resolution}", "vcodec:h264", "proto"]}
 
 
 def choose_stream(streams: list[Any], max_resolution: int) -> Any:
-    """Choose among pytube's streams by the rule at the head of this module; with sound if need be.
+    """Choose among pytube's streams by the format rule of this module's docstring; with sound if there is no other.
 
     Raises:
-        DownloadFailure: If there is none.
+        DownloadFailure: If no stream fits.
     """
     small = [stream for stream in streams if _height(stream) <= max_resolution and stream.fps <= MAX_FPS]
     if not small:
@@ -185,7 +185,7 @@ def _height(stream: Any) -> int:
     return int((stream.resolution or "0p").removesuffix("p"))
 
 
-# The site explains itself in words only. The first line of which a text contains a phrase decides.
+# The site gives its reasons only as text. The first row with a phrase that occurs in the text decides.
 _PHRASES: tuple[tuple[Status, bool, tuple[str, ...]], ...] = (
     (Status.PRIVATE, False, ("private video", "video is private")),
     (Status.GEO_BLOCKED, False, ("in your country", "your location", "geo restrict")),
@@ -198,14 +198,14 @@ _PHRASES: tuple[tuple[Status, bool, tuple[str, ...]], ...] = (
 
 
 def explain_yt_dlp(error: YoutubeDLError) -> DownloadFailure:
-    """What an exception of yt-dlp means."""
+    """Classify an exception of yt-dlp."""
     reason = _first_sentence(str(error))
     causes = list(_causes(error))
     if any(isinstance(cause, GeoRestrictedError) for cause in causes):
         return DownloadFailure(Status.GEO_BLOCKED, reason)
     if answer := re.search(r"HTTP Error (\d{3})", reason):
         return explain_http_status(int(answer[1]), reason)
-    # A connection that breaks after its beginning is told in these words only.
+    # A connection that breaks during the download is recognised only by this text.
     if "Got error: " in reason:
         return DownloadFailure(Status.NETWORK_ERROR, reason, retry=True)
     for status, retry, phrases in _PHRASES:
@@ -217,7 +217,7 @@ def explain_yt_dlp(error: YoutubeDLError) -> DownloadFailure:
 
 
 def explain_pytube(error: Exception) -> DownloadFailure:
-    """What an exception of pytube, or of the network below it, means."""
+    """Classify an exception of pytube or of the network below it."""
     reason = _first_sentence(str(error)) or type(error).__name__
     match error:
         case urllib.error.HTTPError():
@@ -236,17 +236,17 @@ def explain_pytube(error: Exception) -> DownloadFailure:
 
 
 def explain_http_status(code: int, reason: str) -> DownloadFailure:
-    """What an HTTP error means."""
+    """Classify an HTTP error."""
     if code in (404, 410):
         return DownloadFailure(Status.UNAVAILABLE, reason)
     if code in (401, 429):
         return DownloadFailure(Status.BLOCKED, reason, retry=code == 429)
-    # 403 is what an address that has expired gets; the next attempt asks for a new one.
+    # An expired address gets 403; the next attempt asks for a new address.
     return DownloadFailure(Status.HTTP_ERROR, reason, retry=code in (403, 408) or code >= 500)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    """An exception and what led to it, from yt-dlp's own records too."""
+    """An exception and its causes, including those that yt-dlp records."""
     seen: set[int] = set()
     waiting = [error]
     while waiting:

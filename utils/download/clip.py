@@ -1,4 +1,4 @@
-"""One clip: found, or downloaded, cut out and checked."""
+"""One clip: found on disk, or downloaded, cut and checked."""
 
 import shutil
 import threading
@@ -16,18 +16,18 @@ from utils.errors import InputError
 from utils.reading import open_array
 
 LONGEST_WAIT = 24 * 3600
-"""Seconds between two attempts at most."""
+"""Most seconds between two attempts."""
 
 
 @dataclass(frozen=True)
 class Folders:
-    """Where things are in the output folder."""
+    """The paths in the output folder."""
 
     root: Path
 
     @property
     def work(self) -> Path:
-        """The index, the lock, and what is not finished; beside the clips, so that a clip is finished by a renaming."""
+        """Folder of the index, the lock and unfinished files; on the clips' disk, so that renaming finishes a clip."""
         return self.root / ".download"
 
     @property
@@ -45,20 +45,20 @@ class Retries:
     """How often a download is tried again, and how fast.
 
     Attributes:
-        attempts: All attempts, the first included.
-        backoff: Seconds before the second attempt; doubled for each further one.
+        attempts: Number of attempts, including the first.
+        backoff: Seconds before the second attempt, doubled for each later one.
     """
 
     attempts: int
     backoff: float
 
     def wait_before(self, attempt: int) -> float:
-        """Seconds before an attempt, counted from 0; the first has none."""
+        """Seconds to wait before an attempt, counted from 0; the first has no wait."""
         return min(self.backoff * 2 ** min(attempt - 1, 30), LONGEST_WAIT)
 
 
 class Pace:
-    """Lets one attempt of all threads start every `interval` seconds."""
+    """Starts at most one attempt every `interval` seconds, over all threads."""
 
     def __init__(self, interval: float, stop: threading.Event):
         self._interval = interval
@@ -70,7 +70,7 @@ class Pace:
         """Wait for this thread's turn.
 
         Raises:
-            DownloadFailure: If all is stopped meanwhile.
+            DownloadFailure: If the run is stopped meanwhile.
         """
         with self._lock:
             start = max(self._next, time.monotonic())
@@ -82,18 +82,18 @@ class Pace:
 def get_clip(
     clip: Clip, folders: Folders, backend: Backend, pace: Pace, retries: Retries, stop: threading.Event
 ) -> Result:
-    """Make sure that a clip is there: find it, or download its video and cut it.
+    """Find a clip on disk, or download its video and cut it.
 
     Args:
         clip: The clip.
-        folders: Where it goes.
-        backend: What downloads its video.
-        pace: What spaces the attempts.
-        retries: How often to try.
-        stop: Set when there is no more use in trying.
+        folders: The output folder.
+        backend: Downloads its video.
+        pace: Spaces the attempts.
+        retries: Number of attempts and their waits.
+        stop: An event that is set when no further attempt is wanted.
 
     Returns:
-        How the clip stands. Whatever happens to one clip is a result, so that the others go on.
+        The status of the clip. A failure is a result too, so that the other clips go on.
     """
     failure = DownloadFailure(Status.PENDING, "")
     for attempt in range(retries.attempts):
@@ -112,10 +112,10 @@ def get_clip(
 
 
 def find_clip(clip: Clip, folders: Folders) -> VideoInfo | None:
-    """What is known of the clip if it is there and right, else None.
+    """The data of the clip's file if it exists and is right, else None.
 
     Raises:
-        DownloadFailure: If a download would be of no use, because the landmarks are not those of the clip.
+        DownloadFailure: If a download would be useless, because the landmarks do not belong to the clip.
     """
     landmarks = read_landmarks(clip, folders)
     path = folders.clip_file(clip)
@@ -128,7 +128,7 @@ def find_clip(clip: Clip, folders: Folders) -> VideoInfo | None:
 
 
 def download_clip(clip: Clip, folders: Folders, backend: Backend, pace: Pace) -> VideoInfo:
-    """Download a video aside when it is its turn, cut the clip, check it, and give it its name.
+    """Wait for the turn, download the video, cut the clip, check it, and give it its name.
 
     Raises:
         DownloadFailure: If one of these fails.
@@ -140,7 +140,7 @@ def download_clip(clip: Clip, folders: Folders, backend: Backend, pace: Pace) ->
     try:
         return make_clip(clip, folders, backend, work)
     except DownloadFailure as error:
-        # The next attempt, or the next run, goes on with what has come before the connection broke.
+        # The next attempt, or the next run, resumes from the part that was downloaded.
         keep = error.status in (Status.NETWORK_ERROR, Status.PENDING)
         raise
     finally:
@@ -149,7 +149,7 @@ def download_clip(clip: Clip, folders: Folders, backend: Backend, pace: Pace) ->
 
 
 def make_clip(clip: Clip, folders: Folders, backend: Backend, work: Path) -> VideoInfo:
-    """As `download_clip`, in a folder `work` for everything that is not finished."""
+    """As `download_clip`; `work` is a folder for unfinished files."""
     source, part = backend.download(clip.video_id, work), work / "clip.mp4"
     cut_frames(source, part, clip.first, clip.last)
     info = check_clip(part, clip, read_landmarks(clip, folders))
@@ -158,10 +158,10 @@ def make_clip(clip: Clip, folders: Folders, backend: Backend, work: Path) -> Vid
 
 
 def read_landmarks(clip: Clip, folders: Folders) -> np.ndarray | None:
-    """The landmarks of a clip, (frames, 98, 2) in pixels, if they are in the output folder already.
+    """The landmarks of a clip, (frames, 98, 2) in pixels; None if they are not in the output folder.
 
     Raises:
-        DownloadFailure: If they are not the clip's.
+        DownloadFailure: If they do not belong to the clip.
     """
     path = folders.root / "landmarks" / f"{clip.video_id}.npy"
     if not path.exists():
@@ -178,7 +178,7 @@ def read_landmarks(clip: Clip, folders: Folders) -> np.ndarray | None:
 
 
 def check_clip(path: Path, clip: Clip, landmarks: np.ndarray | None) -> VideoInfo:
-    """Make sure that a file is the clip: by the number of its frames and, where there are landmarks, by its size.
+    """Check that a file is the clip: by its number of frames and, if there are landmarks, by its frame size.
 
     Raises:
         DownloadFailure: If it is not.

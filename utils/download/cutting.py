@@ -1,8 +1,7 @@
 """Cutting frames out of a video, exactly.
 
-PyAV is FFmpeg's libraries in a wheel: the frames that it counts are those that OpenCV counts, and unlike
-cv2.VideoWriter it gives access to the encoder's quality. A frame goes from decoder to encoder as it is, without a round
-trip through RGB.
+PyAV is FFmpeg's libraries in a wheel: it counts the same frames as OpenCV, and unlike cv2.VideoWriter it gives access
+to the encoder's quality. A frame goes from decoder to encoder unchanged, without conversion to RGB.
 """
 
 from dataclasses import dataclass
@@ -21,13 +20,13 @@ ENCODER_OPTIONS = {"crf": "12", "preset": "medium"}
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a video file holds.
+    """The data of a video file.
 
     Attributes:
-        frames: Number of frames that are in the file, whatever its header says.
-        width: Of a frame in pixels.
-        height: Of a frame in pixels.
-        fps: Frames per second; 0 where the file does not say.
+        frames: Number of frames in the file, counted, not read from its header.
+        width: Width of a frame in pixels.
+        height: Height of a frame in pixels.
+        fps: Frames per second; 0 if the file does not say.
     """
 
     frames: int
@@ -64,7 +63,7 @@ def cut_frames(source: Path, target: Path, first: int, last: int) -> None:
 
     Raises:
         DownloadFailure: If the source cannot be decoded up to the last frame although its header promises it, or the
-            clip cannot be written; of the status "wrong length" if the source is sound and has fewer frames.
+            clip cannot be written. Its status is "wrong length" if the source is intact but has fewer frames.
     """
     decoded = 0
     try:
@@ -76,7 +75,7 @@ def cut_frames(source: Path, target: Path, first: int, last: int) -> None:
                 if decoded >= first:
                     picture = frame.reformat(format="yuv420p")
                     picture.pts, picture.time_base = decoded - first, 1 / clip.codec_context.framerate
-                    # Without this the encoder would repeat the source's choice of key frames.
+                    # Otherwise the encoder would repeat the source's choice of key frames.
                     picture.pict_type = PictureType.NONE
                     writer.mux(clip.encode(picture))
                 decoded += 1
@@ -94,7 +93,7 @@ def cut_frames(source: Path, target: Path, first: int, last: int) -> None:
 
 
 def _damaged(reason: str) -> DownloadFailure:
-    """What another download may mend."""
+    """A failure that another download may mend."""
     return DownloadFailure(Status.FAILED, reason, retry=True)
 
 

@@ -1,7 +1,7 @@
 """The index of WFLW-V: which frames of which YouTube video make up each clip, and which clips are easy and hard.
 
-    download_ranges.txt                        a line a clip: video id, first frame, last frame; from 0, both kept
-    easy_video_IDs.txt, hard_video_IDs.txt     a video id a line
+    download_ranges.txt                        one clip a line: video id, first frame, last frame; from 0, both included
+    easy_video_IDs.txt, hard_video_IDs.txt     one video id a line
 
 The index belongs to the original release (polo5/LDEQ_RwR, datasets/WFLW_V) and is fetched from there.
 """
@@ -45,7 +45,7 @@ class Clip:
     Attributes:
         video_id: YouTube's id of the video, and the name of the clip.
         first: First frame of the clip in the video, from 0.
-        last: Last frame, which belongs to the clip.
+        last: Last frame of the clip, included.
     """
 
     video_id: str
@@ -64,7 +64,7 @@ class WFLWVIndex:
 
     Attributes:
         clips: The clips in the order of download_ranges.txt.
-        splits: For "easy" and "hard" the ids of their clips.
+        splits: The ids of the clips of "easy" and "hard".
     """
 
     clips: tuple[Clip, ...]
@@ -76,7 +76,7 @@ class WFLWVIndex:
 
 
 def check_video_id(text: str, where: str) -> str:
-    """Make sure that a text is a YouTube video id, of which file names and addresses can be made.
+    """Check that a text is a YouTube video id, which is safe in file names and addresses.
 
     Args:
         text: The text.
@@ -86,7 +86,7 @@ def check_video_id(text: str, where: str) -> str:
         The id.
 
     Raises:
-        InputError: If it is none.
+        InputError: If it is not.
     """
     if not re.fullmatch(r"[A-Za-z0-9_-]{11}", text):
         raise InputError(
@@ -99,14 +99,14 @@ def read_index(folder: Path) -> WFLWVIndex:
     """Read the three files of an index.
 
     Args:
-        folder: Where they are.
+        folder: The folder that holds them.
 
     Returns:
         The index.
 
     Raises:
-        InputError: If the folder or a file is missing, a line is not of the format, a clip stands in the index
-            twice, or a split names a clip that has no range.
+        InputError: If the folder or a file is missing, a line has another format, a clip is listed twice, or a split
+            names a clip that has no range.
     """
     if not folder.is_dir():
         raise InputError(
@@ -116,7 +116,7 @@ def read_index(folder: Path) -> WFLWVIndex:
     for where, line in read_lines(folder / RANGES_FILE, PARTS):
         clip = _parse_range(line, where)
         if clip.video_id in clips:
-            raise InputError(f"{where}: {clip.video_id} stands in the file twice; remove one of its lines")
+            raise InputError(f"{where}: {clip.video_id} is in the file twice; remove one of its lines")
         clips[clip.video_id] = clip
     if not clips:
         raise InputError(f"{folder / RANGES_FILE}: lists no clip; get the file again")
@@ -133,17 +133,17 @@ def read_index(folder: Path) -> WFLWVIndex:
 def choose_clips(
     index: WFLWVIndex, split: str, ids: Sequence[str] | None = None, limit: int | None = None
 ) -> tuple[Clip, ...]:
-    """The clips that the options ask for, in the order of the index.
+    """The clips that the options choose, in the order of the index.
 
     Args:
         index: The index.
         split: "easy", "hard" or "all".
         ids: Only these; None for all.
-        limit: At most so many; None for all.
+        limit: The most clips; None for all.
 
     Raises:
         InputError: If an id is malformed.
-        OptionError: If an id is not in the split, or nothing is left.
+        OptionError: If an id is not in the split, or the split is empty.
     """
     clips = index.in_split(split)
     if ids is not None:
@@ -158,11 +158,11 @@ def choose_clips(
 
 
 def fetch_index(folder: Path, url: str = INDEX_URL) -> None:
-    """Get the published index, unless the folder holds it already.
+    """Fetch the published index, unless the folder already holds it.
 
     Args:
-        folder: Where to put the three files; made if missing.
-        url: Address of a file, with {name} for its name.
+        folder: Folder for the three files; made if missing.
+        url: Address of a file, with {name} in the place of its name.
 
     Raises:
         InputError: If a file cannot be fetched, or is not the published one.
@@ -189,7 +189,7 @@ def fetch_index(folder: Path, url: str = INDEX_URL) -> None:
 
 
 def is_published(folder: Path) -> bool:
-    """Whether a folder holds the three files as they were published."""
+    """Whether a folder holds the three files exactly as published."""
     paths = {folder / name: checksum for name, checksum in SHA256.items()}
     return all(
         path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == checksum for path, checksum in paths.items()

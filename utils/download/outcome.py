@@ -1,4 +1,4 @@
-"""How the clips stand: the words for it, and the table of all of them."""
+"""The status of a clip, and the table of all of them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -12,7 +12,7 @@ from utils.reading import read_table
 
 
 class Status(StrEnum):
-    """How a clip stands; the script's docstring says what each means."""
+    """The status of a clip; the script's docstring explains each."""
 
     DONE = "done"
     PENDING = "pending"
@@ -28,11 +28,11 @@ class Status(StrEnum):
 
 
 class DownloadFailure(Exception):  # noqa: N818 - an outcome of one clip, not an error of the program
-    """A clip that could not be had: its video does not come, cannot be decoded, or is not the right one.
+    """A clip that could not be made: its video cannot be downloaded or decoded, or is not the right one.
 
     Attributes:
-        status: Why, in one word.
-        reason: Why, in the words of the site or the network.
+        status: The kind of failure.
+        reason: The reason in the words of the site or the network.
         retry: Whether another attempt may succeed.
     """
 
@@ -49,10 +49,10 @@ class Result:
 
     Attributes:
         video_id: The clip.
-        status: How it stands.
-        frames: Number of frames; empty, as the next three, if the clip is not done.
-        width: Of a frame in pixels.
-        height: Of a frame in pixels.
+        status: Its status.
+        frames: Number of frames; this and the next three are empty if the clip is not done.
+        width: Width of a frame in pixels.
+        height: Height of a frame in pixels.
         fps: Frames per second.
         reason: Why it is not done.
     """
@@ -67,10 +67,10 @@ class Result:
 
 
 def read_results(path: Path) -> dict[str, Result]:
-    """What earlier runs have written, by id.
+    """The results of earlier runs, by id.
 
     Raises:
-        OutputError: If the file is not of this script.
+        OutputError: If the file was not written by this script.
     """
     if not path.exists():
         return {}
@@ -82,12 +82,12 @@ def read_results(path: Path) -> dict[str, Result]:
             results.append(Result(**values))
     except (InputError, ValueError, TypeError) as error:
         raise OutputError(
-            f"{path}: not a table of this script; remove it, finished clips are recognised without it"
+            f"{path}: not a table of this script; remove it (finished clips are found without it)"
         ) from error
     return {result.video_id: result for result in results}
 
 
 def write_results(path: Path, results: Mapping[str, Result], order: Sequence[str]) -> None:
-    """Write the results in the order of the index; the file is whole at any moment."""
+    """Write the results in the order of the index; the file on disk is always complete."""
     rows = [asdict(results[video_id]) for video_id in order if video_id in results]
     write_csv(path, {field.name: [row[field.name] for row in rows] for field in fields(Result)})

@@ -27,7 +27,7 @@ READY_MADE = "https://github.com/polo5/LDEQ_RwR/issues/2"
 
 @dataclass(frozen=True, kw_only=True)
 class DownloadOptions:
-    """What is downloaded, from where, and how fast; the script says what each means.
+    """The options of the downloader; the script's docstring explains each.
 
     Raises:
         OptionError: If two options exclude each other.
@@ -48,14 +48,14 @@ class DownloadOptions:
 
     def __post_init__(self) -> None:
         if self.backend == "pytube" and self.cookies is not None:
-            raise OptionError("--backend pytube knows no --cookies; use --backend yt-dlp")
+            raise OptionError("--cookies does not work with --backend pytube; use --backend yt-dlp")
 
 
 def download_clips(options: DownloadOptions) -> bool:
-    """Download what the options ask for, and report on stdout.
+    """Download the clips that the options choose, and report on stdout.
 
     Returns:
-        Whether all the clips asked for are there.
+        Whether all of them are done.
 
     Raises:
         UserError: If the index, the cookies or the output folder cannot be used.
@@ -63,7 +63,7 @@ def download_clips(options: DownloadOptions) -> bool:
     stop = threading.Event()
     backend = make_backend(options, stop)
     folders = Folders(options.output_folder)
-    # An index of the user's is looked at before anything is written.
+    # The user's own index is read before anything is written.
     index = None if options.index is None else read_index(options.index)
     if index is not None:
         choose_clips(index, options.split, options.ids, options.limit)
@@ -81,7 +81,7 @@ def download_clips(options: DownloadOptions) -> bool:
 def _run(
     options: DownloadOptions, folders: Folders, index: WFLWVIndex, backend: Backend, stop: threading.Event
 ) -> list[Result]:
-    """The results of the clips that are asked for, once all have been tried."""
+    """The results of the chosen clips, after all have been tried."""
     clips = choose_clips(index, options.split, options.ids, options.limit)
     protect_inputs(
         [folders.status_file, *map(folders.clip_file, clips)], [] if options.cookies is None else [options.cookies]
@@ -106,7 +106,7 @@ def _run(
             if result.status != Status.DONE:
                 tqdm.write(f"{result.video_id}: {result.status}: {result.reason}")
     except KeyboardInterrupt:
-        print("the same command goes on from here", file=sys.stderr)
+        print("run the same command to resume", file=sys.stderr)
         raise
     finally:
         stop.set()
@@ -115,7 +115,7 @@ def _run(
 
 
 def make_backend(options: DownloadOptions, stop: threading.Event) -> Backend:
-    """The backend that the options ask for.
+    """The backend that the options choose.
 
     Raises:
         InputError: If the cookies cannot be read.
@@ -127,28 +127,28 @@ def make_backend(options: DownloadOptions, stop: threading.Event) -> Backend:
 
 
 def write_splits(folder: Path, index: WFLWVIndex) -> None:
-    """Write the lists of easy and hard clips, where there are none: those that are there rule."""
+    """Write the lists of easy and hard clips; existing lists are kept."""
     for split, name in SPLIT_FILES.items():
         if not (folder / name).exists():
             write_text(folder / name, "".join(f"{clip.video_id}\n" for clip in index.in_split(split)))
 
 
 def summarise(asked: Sequence[Result], options: DownloadOptions, folders: Folders) -> str:
-    """How many clips stand how, and what can be done about it."""
+    """The number of clips by status, and advice for those that are not done."""
     counts = Counter(result.status for result in asked)
     lines = [f"{status}: {counts[status]}" for status in Status if counts[status]]
     lines.append(f"{counts[Status.DONE]} of {len(asked)} clips are in {folders.root / 'videos'}")
     if counts[Status.DONE] < len(asked):
-        lines.append(f"The others, and why: {folders.status_file}. The same command tries them again.")
+        lines.append(f"{folders.status_file} has the reasons for the others. The same command tries them again.")
         if options.backend == "pytube":
             lines.append("pytube has not worked against YouTube since 2023-24 (HTTP 400): use --backend yt-dlp.")
         if counts[Status.BLOCKED]:
-            lines.append("blocked: give the cookies of a browser that is signed in by --cookies, or wait some hours.")
+            lines.append("blocked: give --cookies of a browser that is signed in, or wait some hours.")
         if counts[Status.WRONG_SIZE]:
             lines.append("wrong size: try another --max_resolution.")
         if counts[Status.UNAVAILABLE] + counts[Status.PRIVATE] + counts[Status.GEO_BLOCKED]:
-            lines.append(f"Videos that are gone are in the ready-made archive: {READY_MADE}")
+            lines.append(f"The ready-made archive has the videos that are gone: {READY_MADE}")
     for name, address in ANNOTATIONS.items():
         if not (folders.root / name).is_dir():
-            lines.append(f"{name}/ is missing in {folders.root}: unpack {address} there.")
+            lines.append(f"{folders.root}/{name}/ is missing: unpack {address} in {folders.root}.")
     return "\n".join(lines)
