@@ -1,4 +1,4 @@
-"""Landmarks of the faces in pictures, folders of pictures, videos, or the image of a webcam.
+"""Landmarks of the faces in pictures, folders of pictures, videos, or a webcam's stream.
 
 python demo.py datasets/sample/videos/hopper_easy.mp4 --save overlay.mp4
 python demo.py portrait.jpg --save overlay.png --landmarks portrait.csv
@@ -7,15 +7,15 @@ python demo.py 0 --show                  # the first webcam, in a window; q or E
 python demo.py clip.mp4 --compare --save side_by_side.mp4
 python demo.py clip.mp4 --boxes boxes.npy --rwr_variant faithful --crop original --solve_first_frame false \\
     --restart false
-    # what test_LDEQ_WFLW_V.py computes for a clip with these boxes
+    # the same landmarks as test_LDEQ_WFLW_V.py for a clip with these boxes
 
-Faces are found by a detector (inference/detector.py) and followed from frame to frame by their own landmarks, each with
-an RwR state of its own (inference/face_tracker.py). --boxes FILE takes your boxes instead, tight around the landmarks:
-.npy (frames, 4) or .csv with the columns frame, face, x1, y1, x2, y2; --cropped takes pictures that are one face
-already, cropped as WFLW's. Pictures are solved each on its own, with --sequence those of a folder as a video.
+A detector finds the faces (inference/detector.py). In a video each face is followed by its own landmarks and has its
+own RwR state (inference/face_tracker.py). --boxes FILE gives the boxes instead, tight around the landmarks: .npy
+(frames, 4) or .csv with the columns frame, face, x1, y1, x2, y2. --cropped means that every picture is the crop of one
+face, as in WFLW. Every picture is solved on its own; --sequence treats the pictures of a folder as a video.
 
-Landmarks go to --landmarks, JSON Lines or CSV (inference/landmark_files.py), by default to results/demo/<path of the
-input>.jsonl; those of several pictures go into one file.
+The landmarks are written as JSON Lines or CSV (inference/landmark_files.py) to --landmarks, by default to
+results/demo/<path of the input>.jsonl. Several pictures share one file.
 """
 
 import argparse
@@ -51,9 +51,9 @@ def parse_arguments() -> argparse.Namespace:
     results.add_argument(
         "--compare",
         action="store_true",
-        help="every frame on its own, RwR as in the paper and RwR with our pull, side by side, with their jitter",
+        help="show every frame on its own, RwR of the paper and RwR with our pull side by side, with their jitter",
     )
-    faces = parser.add_argument_group("where the faces are").add_mutually_exclusive_group()
+    faces = parser.add_argument_group("boxes of the faces").add_mutually_exclusive_group()
     faces.add_argument("--boxes", type=Path, metavar="FILE", help="boxes of the faces, .npy or .csv")
     faces.add_argument("--cropped", action="store_true", help="the whole picture is the crop of one face")
     detection = parser.add_argument_group("detection")
@@ -62,13 +62,13 @@ def parse_arguments() -> argparse.Namespace:
         type=number_in(0.01, 0.99),
         default=0.5,
         metavar="SCORE",
-        help="lowest score of a face; lower finds more faces, and more that are none (default: 0.5)",
+        help="lowest score of a face; a lower one finds more faces and more false ones (default: 0.5)",
     )
     detection.add_argument(
         "--min_face",
         type=number_in(1, 100_000),
         metavar="PIXELS",
-        help="longer side of the smallest face to look for (default: it follows from the picture)",
+        help="longer side of the smallest face to look for (default: depends on the picture)",
     )
     video = parser.add_argument_group("video")
     video.add_argument(
@@ -82,7 +82,7 @@ def parse_arguments() -> argparse.Namespace:
         "--rwr_variant",
         choices=RWR_VARIANTS,
         default="steady",
-        help="RwR as in the paper (faithful), or ours (default: steady)",
+        help="RwR of the paper (faithful), or ours (default: steady)",
     )
     video.add_argument(
         "--crop", choices=CROPS, default="steady", help="how the faces are cut out of the frames (default: steady)"
@@ -92,14 +92,14 @@ def parse_arguments() -> argparse.Namespace:
         type=true_or_false,
         default=True,
         metavar="true|false",
-        help="whether a face's first frame gets a full solve, and not as few evaluations as the others (default: true)",
+        help="give a face's first frame a full solve instead of the few evaluations of RwR (default: true)",
     )
     video.add_argument(
         "--restart",
         type=true_or_false,
         default=True,
         metavar="true|false",
-        help="whether a cut or a jump of the box counts as a first frame (default: true)",
+        help="treat a cut or a jump of the box as a first frame (default: true)",
     )
     network = parser.add_argument_group("network")
     add_weights_option(network)
@@ -111,7 +111,7 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> int:
     """Run the demo; returns the exit status."""
     args = parse_arguments()
-    # Loaded after the options are read, since torch is slow to load.
+    # Imported after the options are read, because torch is slow to load.
     from inference.jobs import DemoSettings, plan_jobs
     from utils.errors import CheckpointError, InputError
     from utils.sources import has_display, silence_opencv
@@ -119,7 +119,7 @@ def main() -> int:
     settings = DemoSettings(**vars(args))
     silence_opencv()
     if settings.show and not has_display():
-        raise InputError("--show: there is no display here; use --save")
+        raise InputError("--show: there is no display; use --save")
     jobs = plan_jobs(settings)
 
     from inference.engines import open_engine
@@ -133,7 +133,7 @@ def main() -> int:
     model = load_network(settings.landmark_model_weights, device, NUM_LANDMARKS, "sample")
     if settings.rwr and model.config.mode == "explicit" and any(job.as_video for job in jobs):
         raise CheckpointError(
-            f"{settings.landmark_model_weights}: an explicit network has no fixed point to carry on; use --rwr false"
+            f"{settings.landmark_model_weights}: RwR needs an implicit network, this one is explicit; use --rwr false"
         )
     engine = open_engine(model, settings.engine, settings.precision)
     status = 0

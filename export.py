@@ -3,16 +3,17 @@
 python export.py                                                # the shipped weights
 python export.py --landmark_model_weights W --output_folder onnx
 
-needs: pip install "onnx>=1.17" "onnxscript>=0.3". For a checkpoint W.safetensors the folder, by default its own, gets
+It needs: pip install "onnx>=1.17" "onnxscript>=0.3". For a checkpoint W.safetensors it writes two files, for any batch
+size B, to the output folder:
 
     W.backbone.onnx  images (B, 3, S, S) -> embedded (B, C, S/4, S/4), once a frame
     W.cell.onnx      z (B, Z, S/4, S/4), embedded -> f_z, keypoints (B, K, 2) and uncertainty (B, K) of f_z
 
-for any B. Beside its checkpoint the export is found by --engine auto, which runs it several times as fast as PyTorch on
-a CPU. It bears the SHA-256 of the weights and is used for no others.
+If they lie next to the checkpoint, --engine auto uses them; on a CPU they are several times as fast as PyTorch. They
+hold the SHA-256 of the weights, and are used for these weights only.
 
-All that faithful RwR needs outside PyTorch is to keep z: every frame computes `embedded`, then the cell twice, from the
-z of the frame before, zeros at first; the keypoints of the second are the landmarks.
+Faithful RwR outside PyTorch only has to keep z: for every frame compute `embedded`, then run the cell twice, starting
+from the z of the previous frame (zeros for the first). The keypoints of the second run are the landmarks.
 """
 
 import argparse
@@ -29,7 +30,7 @@ def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_weights_option(parser)
-    parser.add_argument("--output_folder", type=Path, help="(default: that of the checkpoint)")
+    parser.add_argument("--output_folder", type=Path, help="folder of the export (default: the checkpoint's folder)")
     return parser.parse_args()
 
 
@@ -52,7 +53,7 @@ def main() -> None:
         f"{export.backbone} and {export.cell}: keypoints differ from PyTorch's by at most {difference:.1e} of the crop"
     )
     if not difference < TOLERANCE:
-        raise OutputError(f"{export.backbone}: the export differs by more than {TOLERANCE}; do not use it")
+        raise OutputError(f"{export.backbone}: the export differs from PyTorch by more than {TOLERANCE}; do not use it")
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
     landmarker = torch.hub.load(repository, "face_landmarker")   # from pictures to landmarks
     model = torch.hub.load(repository, "ldeq_mini")              # the network alone
 
-`repository` is the address of this repository, or a folder that has it, with `source="local"`.
+`repository` is the address of this repository, or its folder together with `source="local"`.
 """
 
 from typing import Any

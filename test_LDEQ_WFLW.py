@@ -4,16 +4,16 @@ python test_LDEQ_WFLW.py                 # the shipped weights on the shipped sa
 python test_LDEQ_WFLW.py --landmark_model_weights final.pth.tar --dataset_path /path/to/WFLW --stop_rule batch
 torchrun --nproc_per_node=8 test_LDEQ_WFLW.py --landmark_model_weights final.pth.tar --dataset_path /path/to/WFLW
 
-The dataset is WFLW in either layout (datasets/wflw.py), the weights are ours or those of the original release. The
+The dataset is WFLW in either layout (datasets/wflw.py); the weights are ours or those of the original release. The
 output folder gets predictions.npz, results.json, per_face.csv, cumulative_error.png and, with --plot, faces.png.
 
 With --stop_rule sample every face is inferred once, and the numbers do not depend on batch size, workers or processes.
-With --stop_rule batch, the rule of the original release, a face is solved for as long as the rest of its batch needs;
-so each split is inferred on its own, in batches in the order of its list, as the original does. Keep its batch size of
-32 to compare; per_face.csv has the predictions made for `test`. The processes of torchrun share out whole batches,
-which changes no number under either rule.
+--stop_rule batch is the rule of the original release: a batch is solved until all its faces have converged. So each
+split is inferred separately, in batches in the order of its list, as in the original. Keep the batch size of 32 for a
+comparison with it; per_face.csv has the predictions made for `test`. The processes of torchrun divide whole batches
+among them, which changes no number under either rule.
 
-A face whose solve is not finite is reported, the others are scored, and the exit status is 1.
+A face whose solve is not finite is reported and left out of the scores, and the exit status is 1.
 """
 
 import argparse
@@ -43,7 +43,7 @@ def parse_arguments() -> FaceSettings:
         "--dataset_path", type=Path, default=SAMPLE, help="folder of WFLW, pre-cropped or raw (default: the sample)"
     )
     data.add_argument(
-        "--raw_box", choices=RAW_BOXES, default="landmarks", help="what raw faces are cropped from (default: landmarks)"
+        "--raw_box", choices=RAW_BOXES, default="landmarks", help="box of raw faces for their crop (default: landmarks)"
     )
     data.add_argument("--workers", type=worker_count, default=2, help="processes that read faces (default: 2)")
     network = parser.add_argument_group("network and solver")
@@ -57,18 +57,18 @@ def parse_arguments() -> FaceSettings:
         "--stop_rule",
         choices=STOP_RULES,
         default="sample",
-        help="whether each face or, as in the original release, a whole batch decides when its solve stops "
+        help="a solve stops for each face separately (sample), or for a whole batch as in the original release (batch) "
         "(default: sample)",
     )
-    network.add_argument("--solver", choices=SOLVERS, help="another solver than the checkpoint's")
+    network.add_argument("--solver", choices=SOLVERS, help="solver to use instead of the checkpoint's")
     network.add_argument("--max_evals", type=evaluation_budget, help="budget of the solver in evaluations of the cell")
     network.add_argument("--tol", type=non_negative_number, help="residual below which a solve has converged")
     network.add_argument(
-        "--flip", action="store_true", help="take the mean with the landmarks of the mirrored face, at twice the cost"
+        "--flip", action="store_true", help="average with the landmarks of the mirrored face, at twice the cost"
     )
     results = parser.add_argument_group("results")
     results.add_argument(
-        "--output_folder", type=Path, default=Path("results/wflw"), help="where they go (default: results/wflw)"
+        "--output_folder", type=Path, default=Path("results/wflw"), help="folder of the results (default: results/wflw)"
     )
     results.add_argument(
         "--plot", type=non_negative_integer, default=0, metavar="N", help="draw the N worst and N median faces"
@@ -80,7 +80,7 @@ def main() -> int:
     """Run the benchmark; returns the exit status."""
     settings = parse_arguments()
     started = time.monotonic()
-    # Loaded after the options are read, since torch is slow to load.
+    # Imported after the options are read, because torch is slow to load.
     from evaluation.wflw import evaluate_faces, format_evaluation, write_evaluation
     from inference.network import resolve_device
     from utils.files import locked_folder
@@ -94,12 +94,12 @@ def main() -> int:
         try:
             write_evaluation(evaluation, settings)
         finally:
-            # Also where the disk is full.
+            # Printed even if the disk is full.
             print(format_evaluation(evaluation, settings))
     print(f"Results: {settings.output_folder}")
     print(f"Total time: {format_duration(time.monotonic() - started)}")
     for name in evaluation.failed:
-        print(f"failed: {name}: its solve is not finite; try --precision fp32, else the weights are unfit")
+        print(f"failed: {name}: the solve is not finite; try --precision fp32, or other weights")
     return 1 if evaluation.failed else 0
 
 

@@ -1,22 +1,22 @@
-"""WFLW-V video evaluation: NME and NMJ of every clip, with RwR or without.
+"""WFLW-V video evaluation: NME and NMJ of every clip, with or without RwR.
 
 python test_LDEQ_WFLW_V.py               # the shipped weights on the shipped sample
 python test_LDEQ_WFLW_V.py --landmark_model_weights final.pth.tar --WFLW_V_dataset_path /path/to/WFLW_V \\
     --WFLW_V_split easy --rwr true --WFLW_V_batch_size 5 --WFLW_V_workers 8
-python test_LDEQ_WFLW_V.py ... --resume  # go on with a run that was stopped
+python test_LDEQ_WFLW_V.py ... --resume  # resume a run that was stopped
 python test_LDEQ_WFLW_V.py ... --compare # RwR, no RwR, and no RwR with temporal filters, on the same frames and crops
-torchrun --nproc_per_node=8 test_LDEQ_WFLW_V.py ...  # the processes share out the clips; the numbers are the same
+torchrun --nproc_per_node=8 test_LDEQ_WFLW_V.py ...  # divide the clips among processes; the numbers stay the same
 
-The dataset has the layout of WFLW-V (datasets/wflw_v.py), the weights are ours or those of the original release. As
-each clip ends, the output folder gets its predictions (predictions/) and a row of per_video.csv; at the end
-results.json, with --compare comparison.csv, comparison.png, convergence.png and plots/<id>.png, with --save_video
+The dataset has the layout of WFLW-V (datasets/wflw_v.py); the weights are ours or those of the original release. When a
+clip ends, the output folder gets its predictions (predictions/) and a row of per_video.csv. At the end it gets
+results.json; with --compare also comparison.csv, comparison.png, convergence.png and plots/<id>.png; with --save_video
 videos/<id>.mp4.
 
 A clip that cannot be read or solved is reported with the reason, the others are evaluated, and the exit status is 1.
 
-With RwR a frame takes --rwr_max_iters evaluations of the cell and a final one. Without, every frame is solved from
-zeros by the checkpoint's own solver; under --stop_rule batch the frames side by side then form a batch, and the numbers
-depend on --WFLW_V_batch_size. Otherwise they do not.
+With RwR a frame takes --rwr_max_iters evaluations of the cell and a final one. Without RwR every frame is solved from
+zeros by the checkpoint's own solver. With --stop_rule batch and no RwR, the frames of parallel clips form a batch, and
+the numbers depend on --WFLW_V_batch_size. In all other cases they do not.
 """
 
 import argparse
@@ -55,7 +55,7 @@ def parse_arguments() -> ClipSettings:
     data.add_argument(
         "--crop", choices=CROPS, default="original", help="how faces are cut out of the frames (default: original)"
     )
-    data.add_argument("--WFLW_V_batch_size", type=positive_integer, default=5, help="clips side by side (default: 5)")
+    data.add_argument("--WFLW_V_batch_size", type=positive_integer, default=5, help="clips in parallel (default: 5)")
     data.add_argument("--WFLW_V_workers", type=worker_count, default=2, help="processes that decode clips (default: 2)")
     network = parser.add_argument_group("network")
     add_weights_option(network)
@@ -65,11 +65,11 @@ def parse_arguments() -> ClipSettings:
         "--stop_rule",
         choices=STOP_RULES,
         default="sample",
-        help="whether, without RwR, each frame or the batch of frames side by side decides when a solve stops "
-        "(default: sample)",
+        help="without RwR, a solve stops for each frame separately (sample), or for the frames of parallel clips "
+        "together (batch) (default: sample)",
     )
     network.add_argument(
-        "--verbose_solver", type=true_or_false, default=False, metavar="true|false", help="print a line a frame"
+        "--verbose_solver", type=true_or_false, default=False, metavar="true|false", help="print one line per frame"
     )
     rwr = parser.add_argument_group("RwR")
     rwr.add_argument(
@@ -77,20 +77,20 @@ def parse_arguments() -> ClipSettings:
         type=true_or_false,
         default=True,
         metavar="true|false",
-        help="start from the last frame (default: true)",
+        help="start each solve from the solution of the previous frame (default: true)",
     )
     rwr.add_argument(
         "--rwr_max_iters",
         type=evaluation_budget,
         default=1,
-        help="evaluations of the cell a frame, besides the final one (default: 1)",
+        help="evaluations of the cell per frame, without the final one (default: 1)",
     )
     rwr.add_argument(
         "--rwr_take_one_less_inference_step",
         type=true_or_false,
         default=False,
         metavar="true|false",
-        help="whether to leave out the final evaluation (default: false)",
+        help="leave out the final evaluation (default: false)",
     )
     rwr.add_argument(
         "--rwr_variant",
@@ -100,9 +100,12 @@ def parse_arguments() -> ClipSettings:
     )
     results = parser.add_argument_group("results")
     results.add_argument(
-        "--output_folder", type=Path, default=Path("results/wflw_v"), help="where they go (default: results/wflw_v)"
+        "--output_folder",
+        type=Path,
+        default=Path("results/wflw_v"),
+        help="folder of the results (default: results/wflw_v)",
     )
-    results.add_argument("--resume", action="store_true", help="keep the clips that an earlier run has finished")
+    results.add_argument("--resume", action="store_true", help="keep the clips that an earlier run finished")
     results.add_argument(
         "--compare", action="store_true", help="RwR, no RwR, and no RwR with temporal filters, on the same frames"
     )
@@ -110,16 +113,16 @@ def parse_arguments() -> ClipSettings:
         "--tuning_ids",
         nargs="+",
         metavar="ID",
-        help="clips that --compare tunes the filters on and does not evaluate, or a file that lists them, an id a line "
+        help="clips for tuning the filters of --compare, which are then not evaluated; or a file with one id per line "
         "(default: every fourth clip in sorted order, at most 20)",
     )
     results.add_argument(
-        "--plot", action="store_true", help="plot clips with RwR and without, and convergence, as --compare does"
+        "--plot", action="store_true", help="plot clips with and without RwR, and convergence, as with --compare"
     )
     results.add_argument("--save_video", action="store_true", help="write the clips with their landmarks")
     args = parser.parse_args()
     if args.tuning_ids and not args.compare:
-        parser.error("--tuning_ids goes with --compare")
+        parser.error("--tuning_ids needs --compare")
     return ClipSettings(**vars(args))
 
 
@@ -127,7 +130,7 @@ def main() -> int:
     """Run the evaluation; returns the exit status."""
     settings = parse_arguments()
     started = time.monotonic()
-    # Loaded after the options are read, since torch is slow to load.
+    # Imported after the options are read, because torch is slow to load.
     from evaluation.video_pictures import write_further_results
     from evaluation.wflw_v import evaluate_clips
     from inference.network import resolve_device
@@ -142,7 +145,7 @@ def main() -> int:
         try:
             evaluation.write()
         finally:
-            # Also where the disk is full.
+            # Printed even if the disk is full.
             print(evaluation.text())
         if comparison := write_further_results(evaluation):
             print(f"\n{comparison}\n")

@@ -1,4 +1,4 @@
-"""Train LDEQ on WFLW, in either layout, or on faces in its format.
+"""Train LDEQ on WFLW, in either layout, or on other faces in its format.
 
 python train_LDEQ_WFLW.py --preset mini --dataset_path /path/to/WFLW --output_folder runs/mini
 python train_LDEQ_WFLW.py --preset mini --dataset_path /path/to/WFLW --output_folder runs/mini --resume
@@ -30,18 +30,20 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset_path", type=Path, required=True, help="folder of WFLW, in either layout")
     parser.add_argument("--output_folder", type=Path, required=True, help="the run folder")
-    parser.add_argument("--resume", action="store_true", help="go on with the run in --output_folder")
-    parser.add_argument("--preset", choices=PRESETS, default="mini", help="network, and options that are not named")
+    parser.add_argument("--resume", action="store_true", help="resume the run in --output_folder")
+    parser.add_argument("--preset", choices=PRESETS, default="mini", help="network, and defaults of the other options")
     parser.add_argument("--backbone", choices=BACKBONES, help="default: the preset's")
     parser.add_argument("--image_size", type=positive_integer, help="side of the network's input, a multiple of 64")
-    parser.add_argument("--gate", choices=GATES, help="how much of its new heatmaps the cell takes")
-    parser.add_argument("--gate_start", type=float, help="that share, or where a learned gate starts")
+    parser.add_argument("--gate", choices=GATES, help="share of the new heatmaps in the cell's output")
+    parser.add_argument("--gate_start", type=float, help="value of that share, or initial value of a learned gate")
     parser.add_argument("--max_evals", type=evaluation_budget, help="budget of the network's solver")
     parser.add_argument("--backbone_weights", type=Path, help="ImageNet weights of a published HRNet")
     parser.add_argument(
-        "--initial_weights", type=Path, help="checkpoint to start from; its image size may differ, its gate be absent"
+        "--initial_weights",
+        type=Path,
+        help="checkpoint to start from; its image size may differ, and it may have no gate",
     )
-    parser.add_argument("--initial_part", choices=INITIAL_PARTS, default="all", help="what to take from it")
+    parser.add_argument("--initial_part", choices=INITIAL_PARTS, default="all", help="part of --initial_weights to use")
     parser.add_argument("--workers", type=worker_count, default=2, help="processes that read and augment faces")
     add_machine_options(parser)
     parser.add_argument(
@@ -57,14 +59,14 @@ def parse_arguments() -> argparse.Namespace:
         nargs="+",
         default=(),
         metavar="NAME=VALUE",
-        help="strengths that differ from training/augmentation_config.py; a range is LOW,HIGH",
+        help="strengths to use instead of those in training/augmentation_config.py; a range is LOW,HIGH",
     )
     add_options(parser)
     return parser.parse_args()
 
 
 def main() -> None:
-    """Train from the first epoch, or from where the run stopped, to the last."""
+    """Train to the last epoch, from the first or from the saved state."""
     args = parse_arguments()
     config = from_options(args)
     # Loaded here, since torch is slow to load and `--help` and a wrong option do without it.

@@ -215,7 +215,7 @@ def check_options(settings: ClipSettings, model: LDEQ, methods: Sequence[Method]
     fresh = any(method.variant is None for method in methods)
     if model.config.mode == "explicit" and not all(method.variant is None for method in methods):
         raise CheckpointError(
-            f"{settings.landmark_model_weights}: an explicit network has no fixed point to carry on; use --rwr false "
+            f"{settings.landmark_model_weights}: RwR needs an implicit network, this one is explicit; use --rwr false "
             "without --compare and --plot"
         )
     if process.world_size > 1 and fresh and settings.stop_rule == "batch" and settings.WFLW_V_batch_size > 1:

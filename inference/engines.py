@@ -1,9 +1,9 @@
-"""Engines: what computes a network. Solver, RwR and read-out are the same above every one of them.
+"""Engines compute a network. Solver, RwR and read-out are the same for every engine.
 
-An engine does two things: what is computed once per image (backbone and the part of the cell that sees only the image)
-and one evaluation of the cell.
+An engine computes two things: the injection, once per image (backbone and the part of the cell that sees only the
+image), and one evaluation of the cell.
 
-    torch         anywhere, in any precision
+    torch         any device, any precision
     onnxruntime   on a CPU, several times as fast with one face; needs the network's export (export.py)
 """
 
@@ -33,20 +33,20 @@ EngineName = Literal["auto", "torch", "onnxruntime"]
 
 
 class Engine(Protocol):
-    """What computes a network, (B, ...) for any B.
+    """Computes a network, (B, ...) for any B.
 
     Attributes:
-        name: as `open_engine` takes it.
+        name: its name for `open_engine`.
     """
 
     name: str
 
     def embed(self, images: Tensor) -> Tensor:
-        """All that is computed once per image: (B, 3, S, S) -> (B, C, S/4, S/4), see `LDEQ.embed`."""
+        """The injection, computed once per image: (B, 3, S, S) -> (B, C, S/4, S/4), see `LDEQ.embed`."""
         ...
 
     def cell(self, z: Tensor, embedded: Tensor) -> Tensor:
-        """One evaluation f(z), (B, Z, S/4, S/4) float32, see `Cell.forward`; z is left as it is."""
+        """One evaluation f(z), (B, Z, S/4, S/4) float32, see `Cell.forward`; z is not changed."""
         ...
 
 
@@ -88,8 +88,8 @@ def fold_batch_norm(module: nn.Module) -> nn.Module:
     """Fold batch norms into the convolutions before them, in place.
 
     Args:
-        module: in evaluation mode. Where a batch norm is registered right after a convolution it must be applied right
-            after it, as it is in HRNet. The batch norms of the stem come after an activation and stay.
+        module: in evaluation mode. A batch norm that is registered right after a convolution must also be applied right
+            after it, as in HRNet. The batch norms of the stem follow an activation and are kept.
 
     Returns:
         The module.
@@ -106,14 +106,14 @@ def fold_batch_norm(module: nn.Module) -> nn.Module:
 class OnnxEngine:
     """onnxruntime on the CPU, with as many threads as torch has.
 
-    It reads the memory of torch's tensors and writes to it; nothing is copied.
+    It reads and writes the memory of torch's tensors without copies.
 
     Args:
         export: the files.
 
     Raises:
-        OptionError: onnxruntime is missing.
-        CheckpointError: the files cannot be used.
+        OptionError: If onnxruntime is missing.
+        CheckpointError: If the files cannot be used.
     """
 
     name = "onnxruntime"
@@ -125,7 +125,7 @@ class OnnxEngine:
 
     @property
     def digest(self) -> str:
-        """`weights_digest` of the network that was exported; empty where the files do not say, or not the same."""
+        """`weights_digest` of the exported network; empty if the files have none or differ."""
         first, second = (
             session.get_modelmeta().custom_metadata_map.get(DIGEST_KEY, "") for session in (self.backbone, self.session)
         )
@@ -145,8 +145,8 @@ def open_session(path: Path) -> "InferenceSession":
     """A session of onnxruntime on the CPU.
 
     Raises:
-        OptionError: onnxruntime is missing.
-        CheckpointError: the file cannot be read.
+        OptionError: If onnxruntime is missing.
+        CheckpointError: If the file cannot be read.
     """
     try:
         import onnxruntime
@@ -167,13 +167,13 @@ def open_session(path: Path) -> "InferenceSession":
 
 
 def run_session(session: "InferenceSession", inputs: dict[str, Tensor], output: str, shape: tuple[int, ...]) -> Tensor:
-    """One output of a session, (B, ...) float32 on the CPU, in memory of torch's own.
+    """One output of a session, (B, ...) float32 on the CPU, in new memory of torch.
 
     Args:
         session: on the CPU.
-        inputs: by name.
+        inputs: inputs by name.
         output: its name.
-        shape: that it will have.
+        shape: its shape.
     """
     inputs = {name: tensor.to(dtype=torch.float32).contiguous() for name, tensor in inputs.items()}
     result = torch.empty(shape)
@@ -190,13 +190,13 @@ def open_engine(model: LDEQ, name: EngineName = "auto", precision: Precision = "
 
     Args:
         model: the network, in evaluation mode.
-        name: "auto" is onnxruntime for a network on the CPU in "fp32" where an export of exactly these weights lies
-            beside its checkpoint, else torch.
-        precision: of torch; onnxruntime has "fp32" only.
+        name: "auto" chooses onnxruntime for a network on the CPU in "fp32" if an export of exactly these weights lies
+            next to its checkpoint, otherwise torch.
+        precision: precision of torch; onnxruntime supports "fp32" only.
 
     Raises:
-        OptionError: onnxruntime is asked for and missing, or not for this device or precision.
-        CheckpointError: onnxruntime is asked for and there is no export of these weights.
+        OptionError: If onnxruntime is named but missing, or does not support the device or precision.
+        CheckpointError: If onnxruntime is named and there is no export of these weights.
     """
     make_torch = partial(TorchEngine, model, precision)
     if name == "torch":
@@ -205,7 +205,7 @@ def open_engine(model: LDEQ, name: EngineName = "auto", precision: Precision = "
     if device.type != "cpu" or precision != "fp32":
         if name == "auto":
             return make_torch()
-        raise OptionError(f"the engine onnxruntime is for the CPU and fp32, not {device.type} and {precision}")
+        raise OptionError(f"the engine onnxruntime needs the CPU and fp32, not {device.type} and {precision}")
     export = export_of(model.source) if model.source else None
     try:
         if export is None:

@@ -1,4 +1,4 @@
-"""Where the ONNX export of a checkpoint lies, and how one tells what it was made of."""
+"""The paths of a checkpoint's ONNX export, and the key that tells which weights it was made from."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ class Export:
 
 
 def export_paths(checkpoint: Path, folder: Path | None = None) -> Export:
-    """Where the export of a checkpoint belongs: beside it, or in another folder."""
+    """The paths of a checkpoint's export: next to it, or in another folder."""
     name = checkpoint.name
     for suffix in CHECKPOINT_SUFFIXES:
         name = name.removesuffix(suffix)
@@ -32,6 +32,6 @@ def export_paths(checkpoint: Path, folder: Path | None = None) -> Export:
 
 
 def export_of(checkpoint: Path) -> Export | None:
-    """The export beside a checkpoint, whatever it was made of; None without one."""
+    """The export next to a checkpoint, from whatever weights; None if there is none."""
     export = export_paths(checkpoint)
     return export if export.backbone.is_file() and export.cell.is_file() else None

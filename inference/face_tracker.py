@@ -1,4 +1,4 @@
-"""Finding faces in a stream of frames, following each one with a state of its own, and dropping those that are gone."""
+"""Finding the faces in a stream of frames, following each with its own RwR state, and dropping lost faces."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -18,21 +18,21 @@ from utils.images import ColourOrder
 
 @dataclass(frozen=True, kw_only=True)
 class FollowingRules:
-    """When faces are looked for, and when one counts as gone.
+    """When the detector runs, and when a face is dropped.
 
     Attributes:
-        detect_every: frames from one detection to the next. While no face is known, or one was missed by the last
-            detection, every frame is searched, and a frame in which one is lost as well.
+        detect_every: frames from one detection to the next. The detector also runs on every frame while no face is
+            known or the last detection missed a face, and on a frame in which a face is lost.
         overlap: a detection belongs to the face whose landmark box it overlaps by at least this (intersection over
-            union); two faces that overlap by more than this are one, and the younger is dropped.
+            union); two faces that overlap by more than this are one face, and the younger is dropped.
         uncertainty: a face is lost when the mean uncertainty of its landmarks exceeds this share of the longer side of
             their box. With the shipped weights it is 0.024 to 0.030 on 720 frames of 16 real clips, half of them
             degraded, up to 0.034 on 110 photos, and 0.038 to 0.13 (5th percentile 0.041) on 62 places without a face.
-        misses: a face is lost when so many detections in a row have not seen it.
-        smallest: a face is lost when the longer side of its box falls below so many pixels.
+        misses: a face is lost when so many detections in a row miss it.
+        smallest: a face is lost when the longer side of its box has fewer pixels.
 
     Raises:
-        OptionError: a rule is out of range.
+        OptionError: If a rule is out of range.
     """
 
     detect_every: int = 15
@@ -52,16 +52,15 @@ class FollowingRules:
                 raise OptionError(f"{name} of the following rules must be positive, not {getattr(self, name)}")
 
     def is_unsure(self, face: Face) -> bool:
-        """Whether the landmarks are too uncertain to be those of a face, or the solve has failed."""
+        """Whether the landmarks are too uncertain to be those of a face, or the solve failed."""
         return face.relative_uncertainty > self.uncertainty
 
 
 @dataclass(eq=False)
 class _Followed:
-    """A face by its number.
+    """A face and its number.
 
-    The box is what the next frame is cropped by, the score that of the detection that has seen it last, and `last` what
-    was found in the last frame.
+    `box` crops the next frame, `score` is that of its last detection, and `last` is the result in the last frame.
     """
 
     number: int
@@ -74,22 +73,22 @@ class _Followed:
 class FaceTracker:
     """Follows all the faces of a video.
 
-    A face enters by a detection. From then on it is cropped by the tight box of its own last landmarks, with a state of
-    its own, until one of the rules counts it as gone: its landmarks have become unsure or its solve has failed, the
-    centre of its box has left the frame, or detections no longer see it. Or you say where the faces are: see `step`.
+    A face enters by a detection. From then on it is cropped by the tight box of its own last landmarks, and has its own
+    RwR state. It is dropped when its landmarks become unsure, its solve fails, the centre of its box leaves the frame,
+    or detections no longer find it. `step` also accepts boxes instead of detections.
 
     Args:
         model: see `models.load_checkpoint`.
         config: how a face is followed.
-        detector: where faces are; None for `CenterFaceDetector`, made when it is first needed.
-        rules: when they are looked for, and when one is gone.
+        detector: finds the faces; None for `CenterFaceDetector`, made when it is first needed.
+        rules: when the detector runs, and when a face is dropped.
         precision: see `inference.network.Network`.
         colour: order of the channels of the frames: "bgr", as OpenCV reads them, or "rgb".
         engine: see `inference.network.Network`.
         cuda_graphs: see `inference.streams.Streams`.
 
     Raises:
-        OptionError: RwR is asked of an explicit network, or CUDA graphs where they cannot be.
+        OptionError: If RwR is asked of an explicit network, or CUDA graphs are asked for and not possible.
     """
 
     def __init__(
@@ -124,13 +123,13 @@ class FaceTracker:
 
         Args:
             frame: (H, W, 3) uint8.
-            boxes: where the faces are, (4,) x1, y1, x2, y2 in pixels by the number of the face; then nothing is
-                detected, and every box has its face. One that was not in the frame before starts as a new one. Either
-                all frames of a video have boxes or none.
+            boxes: the boxes of the faces, (4,) x1, y1, x2, y2 in pixels by the number of the face. The detector then
+                does not run, and every box gives a face. A number that was not in the previous frame is a new face.
+                Give boxes for all frames of a video or for none.
 
         Raises:
-            ValueError: The frame or a box has another form, or a box has no area.
-            OptionError: The detector is missing.
+            ValueError: If the frame or a box has another shape, or a box has no area.
+            OptionError: If the detector is missing.
         """
         if boxes is not None:
             return self._step_in_boxes(frame, boxes)
@@ -138,7 +137,7 @@ class FaceTracker:
         if detected:
             self._detect(frame)
         if not self._track(frame, self._faces) and not detected:
-            # The place where a face was lost may be a cut: look at once for those that are there now.
+            # A lost face may mean a cut: detect the faces of the new scene at once.
             detected = True
             self._detect(frame)
             self._track(frame, [face for face in self._faces if face.last is None])
@@ -174,7 +173,7 @@ class FaceTracker:
                 self._next_number += 1
 
     def _track(self, frame: np.ndarray, faces: list[_Followed]) -> bool:
-        """Find the landmarks of some of the faces and drop those that are lost; whether none was."""
+        """Find the landmarks of some of the faces and drop lost faces; True if none was lost."""
         found = self.tracker.step(frame, {face.number: face.box for face in faces})
         for face in faces:
             face.last = found[face.number]
@@ -214,18 +213,18 @@ def match_boxes(first: list[np.ndarray] | np.ndarray, second: np.ndarray, overla
     Args:
         first: N boxes (4,) x1, y1, x2, y2.
         second: M boxes.
-        overlap: least intersection over union of a pair.
+        overlap: smallest intersection over union of a pair.
 
     Returns:
         Index in `second` by index in `first`.
     """
     if not len(first) or not len(second):
         return {}
-    # Slow to load, and a single picture has no pairs.
+    # SciPy is slow to load, and a single picture has no pairs.
     from scipy.optimize import linear_sum_assignment
 
     overlaps = np.array([[box_overlap(a, b) for b in second] for a in first]).reshape(len(first), len(second))
-    # A pair below the least overlap must not keep others from theirs.
+    # A pair below the smallest overlap must not prevent other pairs.
     rows, columns = linear_sum_assignment(np.where(overlaps >= overlap, overlaps, 0), maximize=True)
     return {
         row: column

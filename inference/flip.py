@@ -7,14 +7,14 @@ from utils.landmark_groups import FLIP_PERMUTATION
 
 
 def mirror_landmarks(landmarks: np.ndarray, size: int) -> np.ndarray:
-    """Landmarks of the mirrored picture, each under the name of its mirror partner.
+    """Landmarks of the mirrored picture, each at the index of its mirror partner.
 
     Args:
         landmarks: (..., 98, 2) x, y in [0, 1]: pixel (column, row) is at (column / size, row / size).
         size: side of the picture in pixels.
 
     Raises:
-        OptionError: not the 98 landmarks of WFLW, whose mirror partners are known.
+        OptionError: If they are not the 98 landmarks of WFLW, whose mirror partners are known.
     """
     if landmarks.shape[-2] != len(FLIP_PERMUTATION):
         raise OptionError(
@@ -27,10 +27,10 @@ def mirror_landmarks(landmarks: np.ndarray, size: int) -> np.ndarray:
 
 
 def mean_with_mirrored(landmarks: np.ndarray, of_mirrored: np.ndarray, size: int) -> np.ndarray:
-    """Mean of the landmarks of a picture and, taken back, of those that were found in its mirror image.
+    """Mean of the landmarks of a picture and of the landmarks found in its mirror image, mirrored back.
 
     Args:
-        landmarks: (..., 98, 2) in the picture, as `mirror_landmarks` has them.
+        landmarks: (..., 98, 2) in the picture, in the unit of `mirror_landmarks`.
         of_mirrored: (..., 98, 2) in the mirrored picture.
         size: side of the picture in pixels.
     """

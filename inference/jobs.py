@@ -1,4 +1,4 @@
-"""What a demo is told, and what it makes of it: its inputs, and where the results of each go."""
+"""The settings of the demo, and its jobs: the inputs, and the files for the results of each."""
 
 import os
 from collections.abc import Sequence
@@ -20,15 +20,15 @@ class DemoSettings:
     Attributes:
         inputs: pictures, folders, videos, indices of webcams.
         sequence: whether the pictures of a folder are the frames of a video.
-        landmarks: file of the landmarks; None for one in `RESULTS`.
+        landmarks: file of the landmarks; None for a file in `RESULTS`.
         save: file or folder of the overlays; None for none.
         show: whether overlays are shown in a window.
         compare: whether methods are shown side by side.
-        boxes: file of the boxes of the faces; None to look for them.
-        cropped: whether a picture is one face, cropped.
+        boxes: file of the boxes of the faces; None to detect them.
+        cropped: whether every picture is the crop of one face.
         detection_threshold: lowest score of a detection.
-        min_face: longer side in pixels of the smallest face that is looked for; None, see `CenterFaceDetector`.
-        rwr: whether a frame of a video is solved from the one before.
+        min_face: longer side in pixels of the smallest face to look for; None, see `CenterFaceDetector`.
+        rwr: whether the solve of a video frame starts from the solution of the previous frame.
         rwr_variant: see `models.rwr.VARIANTS`.
         crop: see `utils.crops.CROP_RULES`.
         solve_first_frame: whether a first frame gets a full solve.
@@ -37,7 +37,7 @@ class DemoSettings:
         device: see `inference.network.resolve_device`.
         precision: see `inference.engines.autocast`.
         engine: see `inference.engines.open_engine`.
-        threads: cores to use; None leaves that to PyTorch.
+        threads: cores to use; None leaves the number to PyTorch.
     """
 
     inputs: Sequence[str]
@@ -64,14 +64,14 @@ class DemoSettings:
 
 @dataclass(frozen=True)
 class Job:
-    """One video, or all the pictures, and where the results go.
+    """One video, or all the pictures, and the files for the results.
 
     Attributes:
         source: the input; the pictures of several inputs are one source.
         as_video: whether its faces are followed from frame to frame.
-        names: of the pictures, as they are written beside their landmarks; empty for a video or a single picture.
+        names: names of the pictures in the landmark file; empty for a video or a single picture.
         landmarks: file of the landmarks.
-        overlays: file of the overlay, or of that of every picture; empty for none.
+        overlays: file of the overlay, or one file for every picture; empty for none.
     """
 
     source: Source
@@ -82,12 +82,12 @@ class Job:
 
 
 def plan_jobs(settings: DemoSettings) -> list[Job]:
-    """Open the inputs, and find a place for all results before any is written.
+    """Open the inputs, and choose the files of all results before any is written.
 
     Raises:
-        InputError: an input is missing or holds nothing, or the options do not go with it.
-        OptionError: options do not go together.
-        OutputError: a result would replace an input or another result, or has a name of another kind.
+        InputError: If an input is missing or empty, or does not fit the options.
+        OptionError: If options exclude each other.
+        OutputError: If a result would replace an input or another result, or its suffix is of another kind.
     """
     texts = list(dict.fromkeys(settings.inputs))
     sources = [open_source(text) for text in texts]
@@ -100,7 +100,7 @@ def plan_jobs(settings: DemoSettings) -> list[Job]:
         planned.insert(0, (pictures, False))
     if len(planned) > 1 and (settings.landmarks or settings.boxes):
         option = "--landmarks" if settings.landmarks else "--boxes"
-        raise OptionError(f"{option} goes with one video or with pictures; run the demo for each video on its own")
+        raise OptionError(f"{option} needs one video or pictures; run the demo for each video separately")
     jobs = [_plan(source, as_video, len(planned) > 1, settings) for source, as_video in planned]
     outputs = [path for job in jobs for path in (job.landmarks, *job.overlays)]
     inputs = [path for source in sources for path in source.paths]
@@ -115,15 +115,15 @@ def _check_options(
     kinds = {source.kind for source in sources}
     for text, source in zip(texts, sources, strict=True):
         if settings.sequence and source.kind != "folder":
-            raise InputError(f"{text}: --sequence goes with a folder of pictures; leave it out")
+            raise InputError(f"{text}: --sequence needs a folder of pictures; leave it out")
     if settings.compare and not (all(moving) and settings.rwr):
-        raise OptionError("--compare goes with a video, and not with --rwr false; leave one out")
+        raise OptionError("--compare needs a video and excludes --rwr false; leave one out")
     if settings.boxes and "webcam" in kinds:
-        raise OptionError("--boxes goes with a file; a webcam has no frames that boxes could be for")
+        raise OptionError("--boxes does not work with a webcam; leave it out, or give a file")
 
 
 def _join(sources: Sequence[Source]) -> Source | None:
-    """All pictures as one source, none of them twice."""
+    """All pictures as one source, each of them once."""
     if len(sources) <= 1:
         return sources[0] if sources else None
     paths = {path.resolve(): path for source in reversed(sources) for path in reversed(source.paths)}
@@ -147,32 +147,32 @@ def _plan(source: Source, as_video: bool, several: bool, settings: DemoSettings)
 
 
 def _result_name(source: Source) -> Path:
-    """Where results of a source lie below a folder: like the source below this folder, so that no two are the same."""
+    """The name of a source's results in a folder: its path below the working folder, so that all names differ."""
     if not source.paths:
         return Path(source.name)
     if source.kind != "folder":
         return _below(source.paths[0])
     folder = _below(Path(os.path.commonpath([path.parent.absolute() for path in source.paths])))
-    # The pictures that somebody lists, a folder's name for a folder.
+    # "pictures" for a list of pictures, the folder's name for a folder.
     return folder / "pictures" if source.name == "pictures" else folder if folder.name else Path(source.name)
 
 
 def _below(path: Path) -> Path:
-    """A path below this folder, or else below the root, without what leads upwards."""
-    # Not resolved: a link keeps its name.
+    """A path relative to the working folder, or else to the root, without ".." parts."""
+    # The path is not resolved, so that a link keeps its name.
     whole, here = Path(os.path.normpath(path.absolute())), Path.cwd()
     return whole.relative_to(here) if whole.is_relative_to(here) else whole.relative_to(whole.anchor)
 
 
 def _short_names(paths: Sequence[Path]) -> tuple[str, ...]:
-    """What tells pictures apart: their paths below the folder that has them all."""
+    """Distinct names of pictures: their paths below the folder that holds them all."""
     whole = [Path(os.path.normpath(path.absolute())) for path in paths]
     folder = os.path.commonpath([path.parent for path in whole])
     return tuple(path.relative_to(folder).as_posix() for path in whole)
 
 
 def _overlay_paths(folder: Path, names: Sequence[str]) -> tuple[Path, ...]:
-    """A name for the overlay of every picture; PNG where its own format is not written."""
+    """A name for the overlay of every picture; PNG if the picture's own format cannot be written."""
     taken = {name for name in names if Path(name).suffix.lower() in PICTURE_SUFFIXES}
     found = []
     for name in names:

@@ -1,4 +1,4 @@
-"""The landmarks of faces as files: JSON Lines or CSV to write, boxes to read."""
+"""Files of faces: landmarks are written as JSON Lines or CSV, boxes are read."""
 
 import json
 from collections.abc import Sequence
@@ -20,12 +20,12 @@ BOX_COLUMNS = ("x1", "y1", "x2", "y2")
 
 
 class LandmarkWriter:
-    """Writes a line for every face of every frame, as it comes; a context manager.
+    """Writes a line for every face of every frame at once; a context manager.
 
-    The file gets its name at the end. What a run has written that fails or is killed is kept aside (`<name>.part`),
-    and an older file is as it was.
+    The file gets its name at the end. If the run fails or is killed, the lines so far stay in `<name>.part`, and an
+    older file is not changed.
 
-    A line of JSON has the keys frame, face, box [x1, y1, x2, y2], score (null where the box was given), landmarks
+    A line of JSON has the keys frame, face, box [x1, y1, x2, y2], score (null if the box was given), landmarks
     [[x, y, uncertainty], ...], evaluations and residual (null for an explicit network), and those of `extra`. A line of
     CSV has the columns frame, face, x1, y1, x2, y2, score, evaluations, residual, those of `extra`, and x, y and
     uncertainty of every landmark, x_0, y_0, uncertainty_0, x_1 and so on. Coordinates and uncertainties are in pixels
@@ -37,12 +37,12 @@ class LandmarkWriter:
         extra: Names of further columns.
 
     Raises:
-        OutputError: If its name ends otherwise or it cannot be written.
+        OutputError: If it has another suffix or cannot be written.
     """
 
     def __init__(self, path: Path, landmarks: int, extra: Sequence[str] = ()):
         if path.suffix.lower() not in LANDMARK_SUFFIXES:
-            raise OutputError(f"{path}: landmarks are written as {' or '.join(LANDMARK_SUFFIXES)}; choose such a name")
+            raise OutputError(f"{path}: landmarks are written as {' or '.join(LANDMARK_SUFFIXES)}; choose one of these")
         self.aside = Aside(path)
         self.as_csv = path.suffix.lower() == ".csv"
         self.extra = tuple(extra)
@@ -87,7 +87,7 @@ class LandmarkWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with suppress(OSError):  # all is flushed, but after a full disk closing fails again
+        with suppress(OSError):  # all lines are flushed, but after a full disk closing fails again
             self.file.close()
         if error is None:
             self.aside.commit()
@@ -96,17 +96,17 @@ class LandmarkWriter:
 
 
 def read_boxes(path: Path) -> dict[int, dict[int, np.ndarray]]:
-    """Read boxes that a user gives.
+    """Read the user's boxes.
 
     Args:
-        path: .npy, (frames, 4 or more), x1 y1 x2 y2 of the one face of every frame, as WFLW-V has them; or .csv with at
-            least the columns frame, face, x1, y1, x2, y2, as `LandmarkWriter` writes them.
+        path: .npy, (frames, 4 or more), x1 y1 x2 y2 of one face in every frame, as in WFLW-V; or .csv with at least the
+            columns frame, face, x1, y1, x2, y2, as `LandmarkWriter` writes them.
 
     Returns:
-        For every frame that has a box, the boxes (4,) float64 of its faces by their number.
+        For every frame with a box, the boxes (4,) float64 of its faces by their number.
 
     Raises:
-        InputError: If it is neither, or a number is missing or not finite, or a box has no area.
+        InputError: If it has another format, a number is missing or not finite, or a box has no area.
     """
     if path.suffix.lower() == ".npy":
         boxes = _read_array(path)
@@ -140,7 +140,7 @@ def _read_table(path: Path) -> dict[int, dict[int, np.ndarray]]:
             raise InputError(f"{where}: {error}; correct it") from error
         of_frame = boxes.setdefault(frame, {})
         if frame < 0 or face < 0 or face in of_frame:
-            problem = "stands in the file twice" if face in of_frame else "has a negative number"
+            problem = "is in the file twice" if face in of_frame else "has a negative number"
             raise InputError(f"{where}: face {face} of frame {frame} {problem}; correct it")
         of_frame[face] = box
     return boxes

@@ -1,4 +1,4 @@
-"""Faces in a stream of frames, in boxes that somebody gives: one face, or several by their numbers."""
+"""Faces in a stream of frames, in given boxes: one face, or several by their numbers."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,9 +22,9 @@ class TrackingConfig:
     """How a face is followed from frame to frame.
 
     Attributes:
-        rwr: how a frame is solved from the one before; None solves every frame from zeros.
+        rwr: how a frame is solved from the previous frame; None solves every frame from zeros.
         solve_first_frame: whether a first frame gets a full solve, see `Streams`.
-        restart: when a frame counts as a first one; None for never.
+        restart: when a frame counts as a first frame; None for never.
         crop: how the face is cut out of the frames.
     """
 
@@ -40,11 +40,11 @@ TRACKING = {
         rwr=VARIANTS["steady"], solve_first_frame=True, restart=RestartRule(), crop=CROP_RULES["steady"]
     ),
 }
-"""As the original evaluates WFLW-V, and what keeps the landmarks of a video steadiest."""
+"""By name: the original's settings for WFLW-V ("original"), and those with the least jitter ("steady")."""
 
 
 class BoxTracker:
-    """Follows faces whose boxes are known, each by its number, all faces of a frame in one batch.
+    """Follows faces with known boxes, each by its number, all faces of a frame in one batch.
 
     Args:
         model: see `models.load_checkpoint`.
@@ -82,7 +82,7 @@ class BoxTracker:
         self._boxes: dict[int, np.ndarray] = {}
 
     def leave(self, number: int) -> None:
-        """Forget a face: its next frame, if it has one, is a first frame."""
+        """Forget a face: its next frame, if any, is a first frame."""
         self.streams.leave(number)
         self._boxes.pop(number, None)
 
@@ -99,10 +99,10 @@ class BoxTracker:
             boxes: (4,) x1, y1, x2, y2 in pixels by the number of the face. A new number is a new face.
 
         Returns:
-            What is known of these faces, in the order of the boxes. A face whose solve failed is forgotten.
+            The faces, in the order of the boxes. A face whose solve failed is forgotten.
 
         Raises:
-            ValueError: The frame or a box has another form, or a box has no area; the states are kept.
+            ValueError: If the frame or a box has another shape, or a box has no area; the states are kept.
         """
         if not boxes:
             return {}
@@ -142,7 +142,7 @@ class LandmarkTracker:
         cuda_graphs: see `inference.streams.Streams`.
 
     Attributes:
-        last: what is known of the face in the frame of the last step; None before the first.
+        last: the face in the frame of the last step; None before the first.
 
     Raises:
         OptionError: RwR is asked of an explicit network, or CUDA graphs where they cannot be.
@@ -176,10 +176,10 @@ class LandmarkTracker:
             box: (4,) x1, y1, x2, y2 of the face in pixels.
 
         Returns:
-            (K, 2) float64 x, y in pixels of the frame, NaN where the solve failed; `last` has the rest.
+            (K, 2) float64 x, y in pixels of the frame, NaN if the solve failed; `last` has the rest.
 
         Raises:
-            ValueError: The frame or the box has another form, or the box has no area; the state is kept.
+            ValueError: If the frame or the box has another shape, or the box has no area; the state is kept.
         """
         self.last = self._faces.step(frame, {0: box})[0]
         return self.last.landmarks

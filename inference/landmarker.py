@@ -1,4 +1,4 @@
-"""One object for people: from a picture or a video to the landmarks of its faces, as `demo.py` finds them."""
+"""One object from a picture or a video to the landmarks of its faces, with the results of `demo.py`."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -34,19 +34,19 @@ class FaceLandmarker:
     Its settings are those of `demo.py`, so that both give the same numbers.
 
     Args:
-        weights: checkpoint of this project or of the original release; None for the shipped one.
-        device: "cpu", "cuda", "mps", or "auto" for the best that is there.
+        weights: checkpoint of this project or of the original release; None for the shipped weights.
+        device: "cpu", "cuda", "mps", or "auto" for a GPU if there is one, else the CPU.
         precision: "fp32" or "bf16", see `inference.network.Network`.
-        engine: what computes the network, see `inference.engines.open_engine`.
+        engine: see `inference.engines.open_engine`.
         tracking: how the faces of a video are followed; None for the setting "steady", or without RwR for an explicit
             network.
         detection_threshold: lowest score of a face, in (0, 1).
-        min_face: longer side in pixels of the smallest face that is looked for; None, see `CenterFaceDetector`.
+        min_face: longer side in pixels of the smallest face to look for; None, see `CenterFaceDetector`.
         colour: order of the channels of arrays: "bgr", as OpenCV reads them, or "rgb".
 
     Raises:
-        CheckpointError: The weights cannot be used.
-        OptionError: An option is out of range, or not available here.
+        CheckpointError: If the weights cannot be used.
+        OptionError: If an option is out of range or not available on this machine.
     """
 
     def __init__(
@@ -80,13 +80,13 @@ class FaceLandmarker:
     def __call__(self, pictures: list[Picture] | tuple[Picture, ...]) -> list[list[Face]]: ...
 
     def __call__(self, pictures: Picture | list[Picture] | tuple[Picture, ...]) -> list[Face] | list[list[Face]]:
-        """The faces of a picture, the best detection first; of a list of pictures, a list for each.
+        """The faces of a picture, the highest score first; for a list of pictures, a list of faces for each.
 
         Args:
             pictures: a path, a PIL image or an array (H, W, 3) uint8, or a list of them.
 
         Raises:
-            InputError: It is none of these, or a file does not decode.
+            InputError: If it is none of these, or a file cannot be decoded.
         """
         if isinstance(pictures, list | tuple):
             return [self._find(picture) for picture in pictures]
@@ -96,16 +96,16 @@ class FaceLandmarker:
         """Follow the faces of a video; a face keeps its number from frame to frame.
 
         Args:
-            source: path of a video or of a folder of frames, index of a webcam, or the frames themselves, each as
-                `__call__` takes a picture.
+            source: path of a video or of a folder of frames, index of a webcam, or an iterable of frames, each a
+                picture as in `__call__`.
 
         Yields:
             The faces of the next frame.
 
         Raises:
-            InputError: It is none of these, or does not open.
+            InputError: If it is none of these, or does not open.
         """
-        frames = self._frames(source)  # now, so that a wrong source is told before the first frame is asked for
+        frames = self._frames(source)  # here, so that a wrong source is reported by this call, not by the first frame
         return self._follow(frames)
 
     def _find(self, picture: Picture) -> list[Face]:
@@ -124,13 +124,13 @@ class FaceLandmarker:
             return _closing(read_frames(opened))
         if isinstance(source, np.ndarray | Image.Image) or not isinstance(source, Iterable):
             raise InputError(
-                f"a video is a path, the index of a webcam or frames one after another, not {type(source).__name__}; "
-                "a single picture goes to the object itself"
+                f"a video is a path, the index of a webcam or an iterable of frames, not {type(source).__name__}; "
+                "for a single picture call the object itself"
             )
         return (to_bgr(frame, self.colour) for frame in source)
 
 
 def _closing(frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-    """The same frames; the video is closed when nobody asks for more."""
+    """The same frames; the video is closed when the consumer stops."""
     with closing(frames):  # type: ignore[type-var]  # a generator, which can be closed
         yield from frames

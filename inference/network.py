@@ -1,4 +1,4 @@
-"""The network in use: opened on a device, computed by an engine, its solver as the command line says."""
+"""The network in use: loaded on a device, computed by an engine, with the solver of the command line."""
 
 import copy
 from collections.abc import Iterable, Iterator
@@ -24,10 +24,10 @@ def resolve_device(name: str) -> torch.device:
     """The device of a command line's `--device`.
 
     Args:
-        name: "cpu", "cuda", "mps", or "auto" for the best that is there.
+        name: "cpu", "cuda", "mps", or "auto" for a GPU if there is one, else the CPU.
 
     Raises:
-        OptionError: the device is not there.
+        OptionError: If the device is not available.
     """
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
@@ -45,20 +45,20 @@ def load_network(
     solver: str | None = None,
     options: dict[str, Any] | None = None,
 ) -> LDEQ:
-    """A checkpoint's network, channels-last, with what the command line changes of its solver.
+    """Load a checkpoint's network, channels-last, with the solver changes of the command line.
 
     Args:
         path: checkpoint of this project or of the original release.
-        device: where the network is put.
+        device: device of the network.
         landmarks: number of landmarks of the data.
-        stop_rule: of the solver; without effect on an explicit network.
+        stop_rule: stop rule of the solver; without effect on an explicit network.
         solver: name of another solver, which keeps budget, tolerance and criterion.
-        options: of the solver, for example {"max_evals": 8}.
+        options: options of the solver, for example {"max_evals": 8}.
 
     Raises:
-        CheckpointError: the checkpoint cannot be read, has another number of landmarks, or is explicit although a
+        CheckpointError: If the checkpoint cannot be read, has another number of landmarks, or is explicit although a
             solver or options are given.
-        OptionError: an option is out of range.
+        OptionError: If an option is out of range.
     """
     # TF32 would round the convolutions of "fp32" to 10 bits, and differently for other batch sizes.
     torch.backends.cudnn.allow_tf32 = False
@@ -78,28 +78,28 @@ def load_network(
 
 
 def use_threads(count: int | None) -> None:
-    """Let torch, OpenCV and, where opened later, onnxruntime each use so many cores; None leaves them as they are."""
+    """Let torch, OpenCV and onnxruntime (if opened later) each use so many cores; None changes nothing."""
     if count is not None:
         torch.set_num_threads(count)
         cv2.setNumThreads(count)
 
 
 class Network:
-    """A network in use: what it computes once per image, the solve, and the landmarks of a state, each on its own.
+    """A network in use, in separate steps: the injection of an image, the solve, and the landmarks of a state.
 
-    So a solve can start where the caller wants it to, and be repeated on some of the images.
+    So the caller can choose where a solve starts, and repeat it on some of the images.
 
     Args:
         model: the network.
-        precision: see `inference.engines.autocast`; of no effect where an engine is given.
-        engine: what computes it, by name, see `open_engine`, or one that is open.
+        precision: see `inference.engines.autocast`; without effect if an open engine is given.
+        engine: the name of an engine, see `open_engine`, or an open engine.
 
     Attributes:
-        config: of the network, with the solver in use.
+        config: configuration of the network, with the solver in use.
 
     Raises:
-        OptionError: the engine is missing, or not for this device or precision.
-        CheckpointError: the engine needs an export and there is none.
+        OptionError: If the engine is missing, or does not support the device or precision.
+        CheckpointError: If the engine needs an export and there is none.
     """
 
     def __init__(self, model: LDEQ, precision: Precision = "fp32", engine: EngineName | Engine = "auto"):
@@ -114,15 +114,15 @@ class Network:
         return other
 
     def embed(self, images: Tensor) -> Tensor:
-        """All that is computed once per image, see `LDEQ.embed`; the images may be on any device."""
+        """The injection, computed once per image, see `LDEQ.embed`; the images may be on any device."""
         return self.engine.embed(images)
 
     def solve(self, embedded: Tensor, z0: Tensor | None = None) -> LDEQOutput:
-        """Find the fixed points, and read the landmarks out of them.
+        """Find the fixed points and their landmarks.
 
         Args:
             embedded: (B, C, S/4, S/4) of `embed`.
-            z0: (B, Z, S/4, S/4) where the solve starts; None means zeros.
+            z0: (B, Z, S/4, S/4) start of the solve; None means zeros.
         """
         start = self.model.initial_state(embedded)
         if z0 is not None:
@@ -137,13 +137,13 @@ class Network:
     def advance(
         self, rwr: RwRConfig, embedded: Tensor, state: Tensor, keypoints: Tensor, moved: Tensor | None
     ) -> LDEQOutput:
-        """One step of RwR from the frames before, by the solver of this network.
+        """One step of RwR from the previous frames, by the solver of this network.
 
         Args:
-            rwr: how a frame is solved from the one before.
+            rwr: how a frame is solved from the previous frame.
             embedded: (B, C, S/4, S/4) of `embed`.
-            state: (B, Z, S/4, S/4) of the frames before.
-            keypoints: (B, K, 2) of the frames before.
+            state: (B, Z, S/4, S/4) of the previous frames.
+            keypoints: (B, K, 2) of the previous frames.
             moved: (B, 2, 3) see `models.rwr.warm_start`.
         """
         carried = warm_start(rwr, state, keypoints, moved)
@@ -154,7 +154,7 @@ class Network:
         return self.read_out(pulled, output.solution)
 
     def read_out(self, state: Tensor, solution: Solution | None) -> LDEQOutput:
-        """The landmarks of states (B, Z, S/4, S/4), beside the solution that led there."""
+        """The landmarks of states (B, Z, S/4, S/4), together with the solution that gave them."""
         return LDEQOutput(*self.model.read_out(state), state, solution)
 
     @torch.inference_mode()

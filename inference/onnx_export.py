@@ -1,4 +1,4 @@
-"""Exporting a network to ONNX: the backbone, which runs once a frame, and one evaluation of the cell."""
+"""Export of a network to ONNX: the backbone, which runs once a frame, and one evaluation of the cell."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ FRAMES = 4
 
 
 class Backbone(nn.Module):
-    """What is computed once per image."""
+    """The injection, computed once per image."""
 
     def __init__(self, model: LDEQ):
         super().__init__()
@@ -39,7 +39,7 @@ class Backbone(nn.Module):
 
 
 class Cell(nn.Module):
-    """One evaluation, and the landmarks of its value."""
+    """One evaluation of the cell, and the landmarks of its value."""
 
     def __init__(self, model: LDEQ):
         super().__init__()
@@ -61,10 +61,10 @@ class _Graph:
 
 
 def require_packages() -> None:
-    """Check for what is only needed here.
+    """Check that the packages of the export are installed.
 
     Raises:
-        OptionError: A package is missing.
+        OptionError: If a package is missing.
     """
     for name in PACKAGES:
         try:
@@ -76,19 +76,19 @@ def require_packages() -> None:
 def export_network(model: LDEQ, export: Export) -> None:
     """Write the two files, for any B.
 
-    Weights that half precision holds exactly, as those of a checkpoint that was saved in it, are stored in it and
-    raised to single precision when the file is loaded. So the files compute exactly the network.
+    Weights that are exact in half precision, such as those of a checkpoint saved in half precision, are stored in half
+    precision and converted to single precision on loading. So the files compute exactly the network.
 
     Args:
         model: in evaluation mode, on the CPU.
-        export: where to.
+        export: the paths.
 
     Raises:
-        OptionError: A package is missing.
-        OutputError: A file cannot be written.
+        OptionError: If a package is missing.
+        OutputError: If a file cannot be written.
     """
     require_packages()
-    # Two, because a batch of one would be taken for a constant.
+    # A batch of two, because the exporter would make a batch of one a constant.
     images = torch.zeros(2, 3, model.config.image_size, model.config.image_size)
     with torch.no_grad():
         embedded = model.embed(images)
@@ -108,7 +108,7 @@ def to_onnx(module: nn.Module, inputs: dict[str, Tensor], outputs: tuple[str, ..
     Args:
         module: in evaluation mode.
         inputs: example inputs by name, all with the batch first.
-        outputs: names.
+        outputs: names of the outputs.
         digest: see `DIGEST_KEY`.
     """
     from onnxscript import optimizer
@@ -137,7 +137,7 @@ def to_onnx(module: nn.Module, inputs: dict[str, Tensor], outputs: tuple[str, ..
 
 
 def strip(content: "ModelProto") -> None:
-    """Leave out where in the sources every node comes from, and all shapes, in place: half of a small file."""
+    """Remove the source location of every node and all shapes, in place: half of a small file."""
     graph = content.graph
     for part in (graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
         del part.metadata_props[:]
@@ -146,7 +146,7 @@ def strip(content: "ModelProto") -> None:
 
 
 def store_in_half_precision(content: "ModelProto") -> None:
-    """Store those weights of an ONNX model in half precision that it holds exactly, in place."""
+    """Store the weights of an ONNX model that are exact in half precision in half precision, in place."""
     from onnx import TensorProto, helper, numpy_helper
 
     casts = []
@@ -167,7 +167,7 @@ def store_in_half_precision(content: "ModelProto") -> None:
 
 
 def largest_difference(model: LDEQ, export: Export) -> float:
-    """How far the export's keypoints are from PyTorch's on a few frames of noise, in the unit of the crop."""
+    """The largest difference between the export's and PyTorch's keypoints on a few frames of noise, in crop sides."""
     size = model.config.image_size
     crops = torch.randn(FRAMES, 3, size, size, generator=torch.Generator().manual_seed(0))
     engines: list[Engine] = [TorchEngine(model), OnnxEngine(export)]

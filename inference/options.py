@@ -1,7 +1,7 @@
-"""What the command lines say of the network in use: weights, device, precision.
+"""Command-line options of the network in use: weights, device, precision.
 
 Nothing here loads torch, so that a script answers `--help` and a wrong option at once. The names are those of the
-registries of the other rooms; `tests/inference/test_options.py` holds them to it.
+registries of the other rooms; `tests/inference/test_options.py` checks this.
 """
 
 from pathlib import Path
@@ -34,17 +34,17 @@ class OptionReceiver(Protocol):
 
 
 def add_weights_option(parser: OptionReceiver) -> None:
-    """Let a command line name the checkpoint."""
+    """Add the option for the checkpoint."""
     parser.add_argument(
         "--landmark_model_weights",
         type=Path,
         default=SHIPPED_WEIGHTS,
-        help="checkpoint of this project or of the original release (default: the shipped one)",
+        help="checkpoint of this project or of the original release (default: the shipped weights)",
     )
 
 
 def add_machine_options(parser: OptionReceiver) -> None:
-    """Let a command line choose the device and the precision, see `resolve_device` and `autocast`."""
+    """Add the options for device and precision, see `resolve_device` and `autocast`."""
     parser.add_argument(
         "--device", choices=DEVICES, default="auto", help="where the network runs; auto: a GPU if there is one"
     )
@@ -52,18 +52,18 @@ def add_machine_options(parser: OptionReceiver) -> None:
         "--precision",
         choices=PRECISIONS,
         default="fp32",
-        help="bf16 saves time where the processor has it",
+        help="bf16 is faster on processors that support it",
     )
 
 
 def add_engine_options(parser: OptionReceiver) -> None:
-    """Let a command line choose the engine and its cores, see `open_engine` and `use_threads`."""
+    """Add the options for the engine and its cores, see `open_engine` and `use_threads`."""
     parser.add_argument(
         "--engine",
         choices=ENGINES,
         default="auto",
-        help="what computes the network; auto: onnxruntime on a CPU if the export of exactly these weights is there",
+        help="library that computes the network; auto: onnxruntime on a CPU if there is an export of these weights",
     )
     parser.add_argument(
-        "--threads", type=integer_in(1, 4096), metavar="N", help="cores to use (default: as PyTorch chooses)"
+        "--threads", type=integer_in(1, 4096), metavar="N", help="cores to use (default: PyTorch's choice)"
     )

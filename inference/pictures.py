@@ -1,4 +1,4 @@
-"""The faces of a single picture: detection, landmarks, and what of it can be relied on; the demo of pictures."""
+"""The faces of a single picture: detection, landmarks, and which of them to drop; the demo of pictures."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -28,12 +28,12 @@ from utils.writers import write_picture
 END_KEYS = (ord("q"), 27)
 
 FARTHEST = 10
-"""How many picture sides from the origin the corners of a box may lie."""
+"""How far from the origin the corners of a box may lie, in sides of the picture."""
 
 SHOWN_NAMES = 3
 
 FACES_TOGETHER = 16
-"""Faces that are solved in one batch, so that the memory for a crowd stays bounded."""
+"""Most faces in one batch, so that the memory for a crowd stays bounded."""
 
 
 def find_faces(
@@ -44,20 +44,20 @@ def find_faces(
 ) -> list[Face]:
     """Detect the faces of a picture and find their landmarks.
 
-    As in a video, a detection is dropped whose landmarks are unsure or whose solve failed, and of two that have moved
-    onto the same face the one with the lower score.
+    As in a video, a detection is dropped if its landmarks are unsure or its solve failed. If two detections end on the
+    same face, the one with the lower score is dropped.
 
     Args:
         picture: (H, W, 3) uint8 in the predictor's order of channels.
         predictor: finds the landmarks in a box.
         detector: finds the boxes.
-        rules: what is dropped; None for those of `FaceTracker`.
+        rules: decide which faces are dropped; None for the rules of `FaceTracker`.
 
     Returns:
         The faces, numbered from 0, the highest score first.
 
     Raises:
-        ValueError: The picture has another form.
+        ValueError: If the picture has another shape or dtype.
     """
     rules = rules or FollowingRules()
     bgr = picture if predictor.colour == "bgr" else np.ascontiguousarray(picture[..., ::-1])
@@ -71,7 +71,7 @@ def find_faces(
 
 
 def predict_faces(picture: np.ndarray, predictor: LandmarkPredictor, boxes: ArrayLike) -> list[Face]:
-    """Landmarks of the faces in boxes (N, 4), see `LandmarkPredictor`, however many there are."""
+    """Landmarks of the faces in boxes (N, 4), see `LandmarkPredictor`, for any number of faces."""
     boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
     parts = [boxes[start : start + FACES_TOGETHER] for start in range(0, len(boxes), FACES_TOGETHER)]
     found = [face for part in parts for face in predictor(picture, part)]
@@ -89,7 +89,7 @@ def write_faces(writer: LandmarkWriter, number: int, faces: list[Face], extra: d
 
 
 def draw(picture: np.ndarray, faces: list[Face], rules: FollowingRules | None = None) -> np.ndarray:
-    """A copy of a picture with the landmarks of its faces, dashed where they are unsure."""
+    """A copy of a picture with the landmarks of its faces; unsure faces are dashed."""
     rules = rules or FollowingRules()
     return draw_faces(
         picture,
@@ -100,13 +100,13 @@ def draw(picture: np.ndarray, faces: list[Face], rules: FollowingRules | None = 
 
 
 def show(title: str, picture: np.ndarray, wait: bool = False) -> bool:
-    """Show a picture in a window; whether the user wants to end."""
+    """Show a picture in a window; True if the user wants to end."""
     cv2.imshow(title, picture)
     return cv2.waitKey(0 if wait else 1) & 0xFF in END_KEYS
 
 
 def whole_picture_box(picture: np.ndarray) -> np.ndarray:
-    """(4,) the box whose crop is the whole picture."""
+    """The box (4,) whose crop is the whole picture."""
     extent = np.array(picture.shape[1::-1])
     margin = box_to_crop((0, 0, 1, 1), size=1, exact=True)[0, 0]
     half = np.max(extent) * margin / 2
@@ -114,11 +114,11 @@ def whole_picture_box(picture: np.ndarray) -> np.ndarray:
 
 
 def run_pictures(job: Job, model: LDEQ, engine: Engine, settings: DemoSettings) -> int:
-    """Pictures, each on its own. Returns the exit status: 1 where a picture or face failed.
+    """Run the demo on pictures, each on its own. Returns the exit status: 1 if a picture or face failed.
 
     Raises:
-        InputError: The only picture does not decode, or the boxes are not those of the pictures.
-        OutputError: A result cannot be written.
+        InputError: If the only picture cannot be decoded, or the boxes do not fit the pictures.
+        OutputError: If a result cannot be written.
     """
     paths, several = job.source.paths, job.source.kind == "folder"
     find = _finder(job, model, engine, settings)
@@ -167,14 +167,14 @@ def _finder(job: Job, model: LDEQ, engine: Engine, settings: DemoSettings) -> Ca
 
 
 def given_boxes(settings: DemoSettings, frames: int | None) -> Callable[[int, np.ndarray], dict[int, np.ndarray]]:
-    """What gives the boxes of a frame, by the number of the face, where nothing is detected.
+    """A function that returns the boxes of a frame, by the number of the face, without detection.
 
     Args:
         settings: with boxes or `cropped`.
-        frames: how many there are, for boxes to be held to; None where that is not known yet.
+        frames: number of frames, to check the boxes against; None if it is not known yet.
 
     Raises:
-        InputError: The boxes cannot be read, or are not those of these frames.
+        InputError: If the boxes cannot be read, or do not fit the frames.
     """
     if not settings.boxes:
         return lambda number, picture: {0: whole_picture_box(picture)}
@@ -197,10 +197,10 @@ def given_boxes(settings: DemoSettings, frames: int | None) -> Callable[[int, np
 
 
 def check_box_frames(path: Path, boxes: dict[int, dict[int, np.ndarray]], frames: int) -> None:
-    """Make sure that every box has its frame, and in an array every frame its box.
+    """Check that every box has a frame, and that boxes from an array cover every frame.
 
     Raises:
-        InputError: If not.
+        InputError: If they do not.
     """
     last = max(boxes, default=-1)
     if last >= frames:
@@ -215,7 +215,7 @@ def counted(count: int, noun: str) -> str:
 
 
 def report_no_face(names: Sequence[str], settings: DemoSettings) -> None:
-    """Say in which inputs no face was found, and what to try."""
+    """Print the inputs without a face, and what to try."""
     if not names:
         return
     shown = ", ".join(names[:SHOWN_NAMES]) + (
@@ -230,7 +230,7 @@ def report_no_face(names: Sequence[str], settings: DemoSettings) -> None:
 
 
 def report_failed(failed: int) -> bool:
-    """Say how many solves failed; whether any did."""
+    """Print how many solves failed; True if any did."""
     if failed:
         print(f"failed: {counted(failed, 'face')}: the solve is not finite; try --precision fp32", file=sys.stderr)
     return failed > 0

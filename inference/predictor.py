@@ -22,11 +22,11 @@ class LandmarkPredictor:
         model: see `models.load_checkpoint`.
         precision: see `inference.network.Network`.
         colour: order of the channels of the pictures: "bgr", as OpenCV reads them, or "rgb".
-        crop: how the faces are cut out; the evaluation of raw WFLW has the original's rule.
+        crop: how the faces are cut out; the evaluation of raw WFLW uses the rule of the original.
         engine: see `inference.network.Network`.
         cuda_graphs: see `inference.streams.Streams`.
-        flip: whether the landmarks are the mean with those of the mirrored crop, at twice the cost; all else is that of
-            the crop itself.
+        flip: whether the landmarks are the mean with those of the mirrored crop, at twice the cost; all other results
+            are those of the crop itself.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class LandmarkPredictor:
             N faces, in the order of the boxes.
 
         Raises:
-            ValueError: The picture or the boxes have another form, or a box has no area.
+            ValueError: If the picture or the boxes have another shape, or a box has no area.
         """
         boxes = check_boxes(boxes)
         if not len(boxes):
@@ -71,10 +71,10 @@ class LandmarkPredictor:
 
 
 def check_boxes(boxes: ArrayLike) -> np.ndarray:
-    """(N, 4) float64; an empty list is no boxes.
+    """The boxes as (N, 4) float64; an empty list means no boxes.
 
     Raises:
-        ValueError: Another shape.
+        ValueError: If they have another shape.
     """
     boxes = np.asarray(boxes, dtype=np.float64)
     if boxes.size == 0:
@@ -87,7 +87,7 @@ def check_boxes(boxes: ArrayLike) -> np.ndarray:
 def crop_faces(
     image: np.ndarray, boxes: np.ndarray, size: int, colour: ColourOrder, rule: CropRule
 ) -> tuple[torch.Tensor, np.ndarray]:
-    """What the network takes for the faces in some boxes.
+    """The network's input for the faces in some boxes.
 
     Args:
         image: (H, W, 3) uint8.
@@ -97,10 +97,10 @@ def crop_faces(
         rule: how the faces are cut out.
 
     Returns:
-        (N, 3, size, size) float32, and (N, 2, 3) float64 from the image to the crop as [0, 1] x [0, 1].
+        Images (N, 3, size, size) float32, and matrices (N, 2, 3) float64 from the image to the crop as [0, 1] x [0, 1].
 
     Raises:
-        ValueError: the picture or a box has another form, or a box has no area.
+        ValueError: If the picture or a box has another shape, or a box has no area.
     """
     crops, matrices = zip(*(crop_box(image, box, size, rule.exact) for box in boxes), strict=True)
     return to_network_input(to_rgb(np.stack(crops), colour)), np.stack(matrices)

@@ -1,4 +1,4 @@
-"""What is kept of a network's output: landmarks in the crop, then in pixels of the frame, and what they cost."""
+"""The kept results of a network: landmarks in the crop, then in pixels of the frame, and their cost."""
 
 import math
 from collections.abc import Sequence
@@ -18,22 +18,23 @@ from utils.landmark_groups import landmark_group
 from utils.pictures import Picture, to_bgr
 
 DECIMALS = 3
-"""Of coordinates in pixels in files."""
+"""Decimals of pixel coordinates in files."""
 
 
 @dataclass(frozen=True, eq=False)
 class FrameResults:
-    """What the network said about n crops.
+    """The network's results for n crops.
 
     Attributes:
-        keypoints: (n, K, 2) float64 x, y in [0, 1] of the crop; NaN where the solve failed.
-        uncertainty: (n, K) float64 standard deviation of the heatmaps, in the unit of the keypoints; infinite where the
+        keypoints: (n, K, 2) float64 x, y in [0, 1] of the crop; NaN if the solve failed.
+        uncertainty: (n, K) float64 standard deviation of the heatmaps, in the unit of the keypoints; infinite if the
             solve failed.
-        evaluations: (n,) int64 evaluations of the cell, the final one included.
+        evaluations: (n,) int64 evaluations of the cell, including the final one.
         residual: (n,) float32 residual of the solver; NaN without a solver.
-        start_residual: (n,) float32 residual where the solve started, under RwR the warm start; NaN without a solver.
-        answer_residual: (n,) float32 residual of the iterate of which the answer is the image; NaN where nobody has
-            measured it: without a solver, or where a final evaluation came after those of the solver.
+        start_residual: (n,) float32 residual at the start of the solve, under RwR at the warm start; NaN without a
+            solver.
+        answer_residual: (n,) float32 residual of the iterate z whose f(z) is the answer; NaN if it was not measured:
+            without a solver, or if a final evaluation followed those of the solver.
     """
 
     keypoints: np.ndarray
@@ -45,7 +46,7 @@ class FrameResults:
 
     @property
     def failed(self) -> np.ndarray:
-        """(n,) whether the solve of a crop was not finite."""
+        """(n,) True if the solve of a crop was not finite."""
         return np.isinf(self.uncertainty).any(axis=1)
 
     def rows(self, rows: Sequence[int]) -> "FrameResults":
@@ -54,7 +55,7 @@ class FrameResults:
 
     @classmethod
     def concatenate(cls, parts: Sequence["FrameResults"]) -> "FrameResults":
-        """One after another; at least one."""
+        """The parts one after another; at least one part."""
         return cls(*map(np.concatenate, zip(*(part._fields() for part in parts), strict=True)))
 
     def _fields(self) -> tuple[np.ndarray, ...]:
@@ -66,19 +67,19 @@ class FrameResults:
 class Face:
     """A face in a picture or in a frame of a video.
 
-    `face["left_eye"]` are the landmarks (P, 2) of a group, in ascending order of their numbers; the names are those of
-    `utils.landmark_groups`.
+    `face["left_eye"]` gives the landmarks (P, 2) of a group, in ascending order of their numbers.
+    `utils.landmark_groups` has the names.
 
     Attributes:
-        landmarks: (K, 2) float64 x, y in pixels of the frame; NaN where the solve failed.
+        landmarks: (K, 2) float64 x, y in pixels of the frame; NaN if the solve failed.
         uncertainty: (K,) float64 standard deviation of the heatmaps, sqrt((var x + var y) / 2), in pixels of the frame;
-            infinite where the solve failed.
-        box: (4,) float64 x1, y1, x2, y2 that the face was cropped by.
-        evaluations: of the cell, the final one included.
+            infinite if the solve failed.
+        box: (4,) float64 x1, y1, x2, y2, the box of the crop.
+        evaluations: evaluations of the cell, including the final one.
         residual: relative residual of the solver's last evaluation; NaN for an explicit network.
-        number: in a picture its place among the boxes; in a video from 0 in the order of appearance, and a face that
-            comes back is a new one.
-        score: of the detection that has seen it last, in (0, 1); NaN where the box was given.
+        number: in a picture the index of its box; in a video from 0 in the order of appearance. A face that comes back
+            gets a new number.
+        score: score of its last detection, in (0, 1); NaN if the box was given.
     """
 
     landmarks: np.ndarray
@@ -91,12 +92,12 @@ class Face:
 
     @property
     def failed(self) -> bool:
-        """Whether the solve was not finite, so that there are no landmarks."""
+        """True if the solve was not finite, so that there are no landmarks."""
         return not bool(np.isfinite(self.uncertainty).all())
 
     @property
     def relative_uncertainty(self) -> float:
-        """Mean uncertainty over the longer side of the tight box of the landmarks; infinite where the solve failed."""
+        """Mean uncertainty, divided by the longer side of the landmarks' tight box; infinite if the solve failed."""
         if self.failed:
             return float("inf")
         box = landmark_box(self.landmarks)
@@ -106,26 +107,26 @@ class Face:
         """The landmarks (P, 2) of a group.
 
         Raises:
-            KeyError: There is none of this name; the message lists the names.
+            KeyError: If there is no group of this name; the message lists the names.
         """
         return self.landmarks[list(landmark_group(group).points)]
 
     def plot(self, image: Picture, *, colour: ColourOrder = "bgr") -> Image.Image:
-        """Draw the contours of the face on a copy of the picture, which can be drawn on again by another face.
+        """Draw the contours of the face on a copy of the picture. Another face can draw on the result.
 
         Args:
-            image: that the face was found in, see `utils.pictures.to_bgr`.
+            image: the picture of the face, see `utils.pictures.to_bgr`.
             colour: order of the channels of an array.
 
         Raises:
-            InputError: It is no picture.
+            InputError: If it is not a picture.
         """
         picture = to_bgr(image, colour).copy()
         draw_face(picture, self.landmarks)
         return Image.fromarray(to_rgb(picture, "bgr"))
 
     def to_dict(self) -> dict[str, Any]:
-        """What JSON takes, as `LandmarkWriter` writes it: numbers rounded, and None where one is not finite."""
+        """Values for JSON, as `LandmarkWriter` writes them: numbers are rounded, those that are not finite are None."""
         points = np.column_stack([self.landmarks, self.uncertainty])
         return {
             "face": self.number,
@@ -147,11 +148,11 @@ def _to_json(values: np.ndarray) -> list[float | None]:
 
 
 def to_results(output: LDEQOutput, config: LDEQConfig) -> FrameResults:
-    """Bring the output of a network to the host, without heatmaps and states.
+    """Copy the output of a network to the host, without heatmaps and states.
 
     Args:
-        output: of n crops.
-        config: of the network that computed it.
+        output: the output for n crops.
+        config: the configuration of the network.
     """
     keypoints = output.keypoints.cpu().double().numpy()
     uncertainty = output.uncertainty.cpu().double().numpy()
@@ -162,25 +163,25 @@ def to_results(output: LDEQOutput, config: LDEQConfig) -> FrameResults:
         residual = output.solution.residual.cpu().float().numpy()
         start = output.solution.trace[0].cpu().float().numpy()
         answer = unknown if _has_final_evaluation(output, config) else residual
-        # The solver then returns where it started or what it last had, which are values, but no landmarks.
+        # After a failure the solver returns its start or its last iterate; these are numbers, but not landmarks.
         failed |= output.solution.status.cpu().numpy() == Status.NON_FINITE
     keypoints[failed], uncertainty[failed] = np.nan, np.inf
     return FrameResults(keypoints, uncertainty, count_evaluations(output, config), residual, start, answer)
 
 
 def _has_final_evaluation(output: LDEQOutput, config: LDEQConfig) -> bool:
-    """Whether the cell was evaluated once more after the solver had ended."""
+    """Whether the cell was evaluated once more after the solver ended."""
     return config.final_evaluation and output.solution is not None and output.solution.f_z is None
 
 
 def count_evaluations(output: LDEQOutput, config: LDEQConfig) -> np.ndarray:
-    """How often the cell was evaluated for every sample, (n,) int64.
+    """The number of evaluations of the cell for every sample, (n,) int64.
 
-    The final evaluation counts where it was computed; Anderson and Broyden have its value from their own.
+    The final evaluation counts if it was computed; Anderson and Broyden already have its value.
 
     Args:
-        output: of n samples, not of a training step.
-        config: of the network that computed it.
+        output: the output for n samples, not of a training step.
+        config: the configuration of the network.
     """
     if output.solution is None:
         return np.full(len(output.keypoints), config.explicit_depth, np.int64)
@@ -192,9 +193,9 @@ def to_frame(results: FrameResults, boxes: np.ndarray, matrices: np.ndarray, num
 
     Args:
         results: of the n crops.
-        boxes: (n, 4) that they were cut out by.
+        boxes: (n, 4) boxes of the crops.
         matrices: (n, 2, 3) from pixels of the frame to the unit of the crop.
-        numbers: of the faces.
+        numbers: numbers of the faces.
     """
     return [
         Face(

@@ -1,4 +1,4 @@
-"""Faces side by side, each solved from its own frame before by RwR, or every frame from zeros."""
+"""Several faces in parallel, each solved from its own previous frame by RwR, or every frame from zeros."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,23 +17,24 @@ from solvers import FixedPointConfig
 from utils.errors import OptionError
 
 BATCH_SIZE = 32
-"""Faces that are computed at once; what the heatmaps of more would take is memory, and they would be no faster."""
+"""Faces in one batch; a larger batch would take more memory for its heatmaps and be no faster."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RestartRule:
-    """When the state of the previous frame is of no use, so that the frame counts as a first one.
+    """When the state of the previous frame is useless, so that the frame counts as a first frame.
 
     Attributes:
-        overlap: the boxes of two frames have an intersection over union below this: another face, or a jump.
-        residual: the relative residual of the warm start, ||f(z0) - z0|| / ||f(z0)||, exceeds this, where the boxes
-            agree: a cut. With the shipped weights and the variant "steady" it has the median 0.27 and the 99th
-            percentile 0.97 over 704 frames of 16 real clips, half of them degraded, and the median 1.27 and the 5th
-            percentile 0.90 over 224 cuts between them to another person at the same place: 1.0 finds 88 % of these
-            cuts, and 0.7 % of the frames are solved from zeros in vain.
+        overlap: a frame restarts if its box and the previous box have an intersection over union below this: another
+            face, or a jump.
+        residual: a frame whose box agrees restarts if the relative residual of the warm start,
+            ||f(z0) - z0|| / ||f(z0)||, exceeds this: a cut. With the shipped weights and the variant "steady" the
+            median is 0.27 and the 99th percentile 0.97 over 704 frames of 16 real clips, half of them degraded. Over
+            224 cuts between these clips to another person at the same place the median is 1.27 and the 5th percentile
+            0.90. So 1.0 finds 88 % of these cuts, and solves 0.7 % of the other frames from zeros needlessly.
 
     Raises:
-        OptionError: an option is out of range.
+        OptionError: If an option is out of range.
     """
 
     overlap: float = 0.3
@@ -48,7 +49,7 @@ class RestartRule:
 
 @dataclass(frozen=True, eq=False)
 class _Slot:
-    """What is known of the last frame of a slot: state (1, Z, H, W), keypoints (1, K, 2), matrix (1, 2, 3)."""
+    """The last frame of a slot: state (1, Z, H, W), keypoints (1, K, 2), matrix (1, 2, 3)."""
 
     state: Tensor
     keypoints: Tensor
@@ -66,36 +67,36 @@ class _Crops:
     def rows(self, rows: Sequence[int]) -> "_Crops":
         if len(rows) == len(self.slots):
             return self
-        # Unlike an index of lists, it keeps the memory format.
+        # Unlike an index by lists, this keeps the memory format.
         embedded = self.embedded.index_select(0, torch.tensor(rows, device=self.embedded.device))
         return _Crops(embedded, self.matrices[rows], [self.slots[row] for row in rows])
 
 
 class Streams:
-    """Advances faces side by side, each in a slot with a state of its own, all of a step in one batch.
+    """Advances several faces in parallel, each in a slot with its own state, all faces of a step in one batch.
 
-    A slot is entered by its first frame and is empty again after `leave`. A slot is never affected by what lies beside
-    it, but for rounding, and but for a network whose solver has the "batch" rule and is not used through RwR.
+    A slot is filled by its first frame and emptied by `leave`. The other slots change its results only by rounding. The
+    one exception is a solver with the "batch" rule that is used without RwR.
 
-    A solve that is not finite ends with its frame: the slot is solved once more as a first frame, and if that is not
-    finite either, the results say so and the slot is empty.
+    If a solve is not finite, the slot is solved once more as a first frame. If that is not finite either, the results
+    say so and the slot is emptied.
 
     Args:
         model: the network.
-        rwr: how a frame is solved from the one before, see `models.rwr.VARIANTS`; None solves every frame from zeros by
-            the network's own solver.
+        rwr: how a frame is solved from the previous frame, see `models.rwr.VARIANTS`; None solves every frame from
+            zeros by the network's own solver.
         solve_first_frame: whether a first frame gets a full solve by the network's own solver. The original gives it
             the same few evaluations as the others.
-        restart: when a frame counts as a first one, of which `residual` is heeded here; None for never, as in the
+        restart: when a frame counts as a first frame; only `residual` is used here. None for never, as in the
             original.
         precision: see `inference.network.Network`.
         engine: see `inference.network.Network`.
-        batch_size: crops that are computed at once.
+        batch_size: crops in one batch.
         cuda_graphs: whether the work of a step is captured in CUDA graphs, see `inference.cuda_graphs`. Full solves,
             also those of first frames, then need a fixed budget.
 
     Raises:
-        OptionError: RwR is asked of an explicit network; CUDA graphs are asked for where they cannot be.
+        OptionError: If RwR is asked of an explicit network, or CUDA graphs are asked for and not possible.
     """
 
     def __init__(
@@ -114,7 +115,7 @@ class Streams:
         self.rwr = rwr
         if rwr is not None:
             if model.config.mode == "explicit":
-                raise OptionError("an explicit network has no fixed point to carry on; leave out RwR")
+                raise OptionError("RwR needs an implicit network, and this one is explicit; leave out RwR")
             solver = FixedPointConfig(max_evals=rwr.max_iters, tol=0)
             self.recurrent = self.network.with_solver(solver, rwr.final_evaluation)
         self.first = self.network if rwr is None or solve_first_frame else self.recurrent
@@ -131,7 +132,7 @@ class Streams:
         self.network = self.first
 
     def leave(self, slot: int) -> None:
-        """Empty a slot: its next frame, if it has one, is a first frame."""
+        """Empty a slot: its next frame, if any, is a first frame."""
         self._slots.pop(slot, None)
 
     def reset(self) -> None:
@@ -149,16 +150,16 @@ class Streams:
         """Landmarks of the next frame of some of the slots.
 
         Args:
-            images: (n, 3, S, S) ImageNet-normalised RGB crops, channels-last where speed matters.
+            images: (n, 3, S, S) ImageNet-normalised RGB crops; channels-last is faster.
             matrices: (n, 2, 3) float64, from frame pixels to the crop as [0, 1] x [0, 1].
             slots: (n,) slot of every crop, each once.
-            first: (n,) whether the frame is the first of its video; None for none that is known to be.
+            first: (n,) whether the frame is the first of its video; None if none is.
 
         Returns:
             The results of the n crops.
 
         Raises:
-            ValueError: two crops share a slot.
+            ValueError: If two crops share a slot.
         """
         slots = [int(slot) for slot in slots]
         if len(set(slots)) != len(slots):
@@ -188,7 +189,7 @@ class Streams:
         return FrameResults.concatenate(parts).rows(np.argsort(order + firsts))
 
     def _advance(self, crops: _Crops) -> tuple[FrameResults, np.ndarray]:
-        """One step of RwR from the frame before: the results, and (n,) whether a slot goes on with them."""
+        """One step of RwR from the previous frame: the results, and (n,) whether a slot continues with them."""
         before = [self._slots[slot] for slot in crops.slots]
         state, moved = _join([slot.state for slot in before]), None
         if self.rwr.carry != "unchanged":
@@ -203,7 +204,7 @@ class Streams:
         return results, goes_on
 
     def _begin(self, crops: _Crops) -> FrameResults:
-        """The frames as first frames."""
+        """Solve the frames as first frames."""
         output = self.first.solve(crops.embedded)
         results = to_results(output, self.first.config)
         if self.rwr is not None:
@@ -211,7 +212,7 @@ class Streams:
         return results
 
     def _are_sound(self, output: LDEQOutput, results: FrameResults) -> np.ndarray:
-        """(n,) whether the next frame can start from the state; a sum is finite where all its terms are."""
+        """(n,) whether the next frame can start from the state: a sum is finite if all its terms are."""
         return ~results.failed & output.z_star.sum(dim=(1, 2, 3)).isfinite().cpu().numpy()
 
     def _remember(self, crops: _Crops, output: LDEQOutput, sound: np.ndarray) -> None:

@@ -38,22 +38,22 @@ from utils.sources import Source, read_frames, read_picture
 from utils.writers import open_writer
 
 FRAMES_AHEAD = 8
-"""Frames that may wait to be inferred, and as many to be written."""
+"""Most frames that wait for inference, and most that wait for writing."""
 
 Compared = dict[str, dict[int, np.ndarray]]
 
 
 def run_video(job: Job, model: LDEQ, engine: Engine, settings: DemoSettings) -> int:
-    """A video, from frame to frame; Ctrl-C ends it and keeps what is done. Returns the exit status: 1 if a face failed.
+    """Run the demo on a video; Ctrl-C ends it and keeps the results. Returns the exit status: 1 if a face failed.
 
     Raises:
-        InputError: It does not open or decode, or the boxes are not those of its frames.
-        OutputError: A result cannot be written.
+        InputError: If it cannot be opened or decoded, or the boxes do not fit its frames.
+        OutputError: If a result cannot be written.
     """
     source = job.source
     config = tracking_config(settings)
     find = _finder(job, model, engine, settings, config)
-    # On the very crops of the demo, so that nothing but the method differs.
+    # The same crops as the demo, so that only the method differs.
     exact = config.crop.exact
     comparison = MethodComparison(model, settings.precision, engine, exact) if settings.compare else None
     numbers, count, failed, started, ended = set(), 0, 0, time.monotonic(), True
@@ -64,7 +64,7 @@ def run_video(job: Job, model: LDEQ, engine: Engine, settings: DemoSettings) -> 
         overlays = stack.enter_context(open_writer(job.overlays[0], source.rate)) if job.overlays else None
 
         def finish(number: int, frame: np.ndarray, faces: list[Face], compared: Compared) -> np.ndarray | None:
-            """Write what was found in a frame, and return the overlay."""
+            """Write the results of a frame, and return the overlay."""
             write_faces(writer, number, faces, {"image": job.names[number]} if extra else {})
             if not (overlays or settings.show or comparison):
                 return None
@@ -75,7 +75,7 @@ def run_video(job: Job, model: LDEQ, engine: Engine, settings: DemoSettings) -> 
 
         frames = iter(stack.enter_context(ReadAhead(video_frames(source), depth)))
         behind: WriteBehind[Any] = stack.enter_context(WriteBehind(lambda found: finish(*found), depth))
-        # A source that does not open says so before there is a progress bar.
+        # A source that does not open is reported before the progress bar appears.
         first = next(frames)
         try:
             for number, frame in enumerate(progress_bar(source.frames, "frame", items=chain([first], frames))):
@@ -86,7 +86,7 @@ def run_video(job: Job, model: LDEQ, engine: Engine, settings: DemoSettings) -> 
                 numbers |= set(boxes)
                 if not settings.show:
                     behind.put((number, frame, faces, compared))
-                # A window belongs to the main thread.
+                # Windows work only in the main thread.
                 elif show(source.name, finish(number, frame, faces, compared)):
                     ended = False
                     break
@@ -112,7 +112,7 @@ def video_frames(source: Source) -> Iterator[np.ndarray]:
 
 
 def tracking_config(settings: DemoSettings) -> TrackingConfig:
-    """How the faces of a video are followed."""
+    """The tracking configuration of the settings."""
     return TrackingConfig(
         rwr=VARIANTS[settings.rwr_variant] if settings.rwr else None,
         solve_first_frame=settings.solve_first_frame,
@@ -124,7 +124,7 @@ def tracking_config(settings: DemoSettings) -> TrackingConfig:
 def _finder(
     job: Job, model: LDEQ, engine: Engine, settings: DemoSettings, config: TrackingConfig
 ) -> Callable[[int, np.ndarray], list[Face]]:
-    """What gives the faces of the next frame, from its number and its picture."""
+    """A function from the number and picture of the next frame to its faces."""
     tracker = FaceTracker(model, config, engine=engine)
     if settings.boxes or settings.cropped:
         # A video's own count of its frames may be off by a few; they are counted at the end.

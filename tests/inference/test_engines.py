@@ -149,7 +149,7 @@ def test_a_backbone_and_a_cell_of_two_exports_are_no_export(exported, tmp_path):
 def test_onnxruntime_that_cannot_be_had_is_an_error_that_says_what_to_do(exported, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"no export beside it; run export\.py"):
         open_engine(load_checkpoint(shutil.copy(exported, tmp_path)), "onnxruntime")
-    with pytest.raises(ValueError, match="is for the CPU and fp32, not cpu and bf16"):
+    with pytest.raises(ValueError, match="needs the CPU and fp32, not cpu and bf16"):
         open_engine(load_checkpoint(exported), "onnxruntime", "bf16")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(ValueError, match="pip install onnxruntime"):

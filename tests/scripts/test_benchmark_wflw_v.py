@@ -464,7 +464,7 @@ def test_filters_are_tuned_on_the_clips_of_a_file(clips, evaluation, tmp_path):
 @pytest.mark.parametrize(
     ("options", "weights", "message"),
     [
-        ((), EXPLICIT, "an explicit network has no fixed point to carry on; use --rwr false"),
+        ((), EXPLICIT, "RwR needs an implicit network, this one is explicit; use --rwr false"),
         (("--rwr", "false", "--compare"), EXPLICIT, "an explicit network has no fixed point"),
         (("--compare", "--tuning_ids", "x"), None, "--tuning_ids: landmarks/x.npy: no such file"),
         (("--compare", "--tuning_ids", "a", "b", "c", "d"), None, "no clip is left to evaluate"),
