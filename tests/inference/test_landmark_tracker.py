@@ -126,6 +126,6 @@ def test_a_bad_box_leaves_the_state_as_it_was():
 
 
 def test_an_explicit_network_cannot_be_warm_started():
-    with pytest.raises(ValueError, match="explicit network"):
+    with pytest.raises(ValueError, match="this one is explicit"):
         LandmarkTracker(small_model(mode="explicit"))
     LandmarkTracker(small_model(mode="explicit"), TrackingConfig(rwr=None)).step(FRAMES[0], BOX)

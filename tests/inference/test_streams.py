@@ -180,7 +180,7 @@ def test_two_crops_of_one_slot_are_an_error():
 
 
 def test_an_explicit_network_cannot_be_warm_started():
-    with pytest.raises(ValueError, match="explicit network"):
+    with pytest.raises(ValueError, match="this one is explicit"):
         Streams(small_model(mode="explicit"), FAITHFUL)
 
 
