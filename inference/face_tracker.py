@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from inference.detector import CenterFaceDetector, FaceDetector
 from inference.engines import Engine, EngineName, Precision
 from inference.landmark_tracker import TRACKING, BoxTracker, TrackingConfig
-from inference.results import Face
+from inference.results import UNSURE, Face
 from models.ldeq import LDEQ
 from utils.errors import OptionError
 from utils.geometry import box_overlap, landmark_box
@@ -37,7 +37,7 @@ class FollowingRules:
 
     detect_every: int = 15
     overlap: float = 0.4
-    uncertainty: float = 0.04
+    uncertainty: float = UNSURE
     misses: int = 5
     smallest: float = 8.0
 

@@ -20,6 +20,9 @@ from utils.pictures import Picture, to_bgr
 DECIMALS = 3
 """Decimals of pixel coordinates in files."""
 
+UNSURE = 0.04
+"""Relative uncertainty above which landmarks are too uncertain to be those of a face; measured in `FollowingRules`."""
+
 
 @dataclass(frozen=True, eq=False)
 class FrameResults:
@@ -112,7 +115,9 @@ class Face:
         return self.landmarks[list(landmark_group(group).points)]
 
     def plot(self, image: Picture, *, colour: ColourOrder = "bgr") -> Image.Image:
-        """Draw the contours of the face on a copy of the picture. Another face can draw on the result.
+        """Draw the contours of the face on a copy of the picture, dashed if its landmarks are unsure.
+
+        Another face can draw on the result.
 
         Args:
             image: the picture of the face, see `utils.pictures.to_bgr`.
@@ -122,7 +127,7 @@ class Face:
             InputError: If it is not a picture.
         """
         picture = to_bgr(image, colour).copy()
-        draw_face(picture, self.landmarks)
+        draw_face(picture, self.landmarks, dashed=self.relative_uncertainty > UNSURE)
         return Image.fromarray(to_rgb(picture, "bgr"))
 
     def to_dict(self) -> dict[str, Any]:

@@ -1,12 +1,13 @@
 """A face as people use it: its parts by name, its drawing, its JSON."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from inference.results import Face
+from inference.results import UNSURE, Face
 
 POINTS = np.column_stack([np.linspace(20, 180, 98), np.linspace(180, 20, 98)])
 FACE = Face(POINTS, np.full(98, 1.25), np.array([20.0, 20.0, 180.0, 180.0]), 3, 0.0123456, number=4, score=0.98765)
@@ -50,3 +51,11 @@ def test_a_plot_keeps_the_colours_of_the_picture():
     red[..., 0] = 255
     for plotted in (FACE.plot(Image.fromarray(red)), FACE.plot(red, colour="rgb"), FACE.plot(red[..., ::-1])):
         assert plotted.getpixel((5, 5)) == (255, 0, 0)
+
+
+def test_a_plot_dashes_the_contours_of_an_unsure_face():
+    sure = replace(FACE, uncertainty=np.full(98, 0.9 * UNSURE * 160))
+    unsure = replace(FACE, uncertainty=np.full(98, 1.1 * UNSURE * 160))
+    grey = np.full((200, 200, 3), 128, np.uint8)
+    ink = [(np.asarray(face.plot(grey)) != 128).any(axis=2).sum() for face in (sure, unsure)]
+    assert 0 < ink[1] < 0.8 * ink[0]

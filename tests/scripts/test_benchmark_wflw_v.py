@@ -465,7 +465,7 @@ def test_filters_are_tuned_on_the_clips_of_a_file(clips, evaluation, tmp_path):
     ("options", "weights", "message"),
     [
         ((), EXPLICIT, "RwR needs an implicit network, this one is explicit; use --rwr false"),
-        (("--rwr", "false", "--compare"), EXPLICIT, "an explicit network has no fixed point"),
+        (("--rwr", "false", "--compare"), EXPLICIT, "RwR needs an implicit network"),
         (("--compare", "--tuning_ids", "x"), None, "--tuning_ids: landmarks/x.npy: no such file"),
         (("--compare", "--tuning_ids", "a", "b", "c", "d"), None, "no clip is left to evaluate"),
         ((), Path("gone.safetensors"), "gone.safetensors: no such file; give a checkpoint"),
@@ -588,7 +588,7 @@ def test_absurd_clips_fail_alone(tmp_path, evaluation):
     assert set(read_scores(tmp_path / "results")) == {"c", "d"}
 
 
-@pytest.mark.parametrize(("content", "message"), [(b"", "lists no clip"), (b"\x93NUMPY\x01", "is not text")])
+@pytest.mark.parametrize(("content", "message"), [(b"", "lists no clip"), (b"\x93NUMPY\x01", "is not UTF-8 text")])
 def test_a_list_of_tuning_clips_without_ids_is_an_error(content, message, clips, evaluation, tmp_path, capfd):
     (tmp_path / "ids.txt").write_bytes(content)
     assert evaluation(clips, "--compare", "--tuning_ids", tmp_path / "ids.txt") == 2

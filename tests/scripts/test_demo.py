@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
+from inference import FaceLandmarker
 from utils.metrics import video_nme
 
 ROOT = Path(__file__).parents[2]
@@ -105,6 +106,24 @@ def test_a_face_is_found_followed_written_and_drawn(tmp_path):
     across, down = (2 * found[10, 16]).round().astype(int)
     patches = [frame[down - 2 : down + 3, across - 2 : across + 3].astype(float) for frame in (overlay[10], plain)]
     assert np.abs(patches[0] - patches[1]).mean() > 20
+
+
+def test_the_demo_and_the_landmarker_give_the_same_faces(tmp_path):
+    picture, clip = SAMPLE / "test" / "hopper.jpg", tmp_path / "clip.mp4"
+    write_clip(clip, frames_of(CLIP)[:3])
+    landmarker = FaceLandmarker(device="cpu")
+    for source, frames in ((picture, [landmarker(picture)]), (clip, landmarker.track(clip))):
+        done = demo(source, "--landmarks", "faces.jsonl", "--device", "cpu", folder=tmp_path)
+        assert done.returncode == 0, done.stderr
+        lines = read_lines(tmp_path / "faces.jsonl")
+        faces = [{"frame": number} | face.to_dict() for number, of_frame in enumerate(frames) for face in of_frame]
+        assert len(lines) == len(faces) > 0
+        for line, face in zip(lines, faces, strict=True):
+            assert list(line) == list(face)
+            for key in ("frame", "face", "evaluations"):
+                assert line[key] == face[key]
+            for key in ("box", "score", "landmarks", "residual"):
+                np.testing.assert_allclose(line[key], face[key], rtol=0, atol=0.01)
 
 
 def test_two_faces_one_of_which_leaves_and_comes_back_and_a_moment_without_any(tmp_path):
