@@ -1,4 +1,4 @@
-"""What a video evaluation draws: plots of clips, convergence, the comparison, clips with their landmarks."""
+"""The pictures of a video evaluation: plots of clips, convergence, the comparison, clips with their landmarks."""
 
 from collections.abc import Sequence
 
@@ -29,18 +29,18 @@ def write_further_results(evaluation: ClipEvaluation) -> str | None:
     """Write the plots, the comparison and the videos that the command line asks for.
 
     Returns:
-        The comparison as text; None where none was asked for, or no clip was evaluated.
+        The comparison as text; None without `compare`, or if no clip was evaluated.
 
     Raises:
-        UserError: If a clip is gone or a file cannot be written.
+        UserError: If a clip has been removed or a file cannot be written.
     """
     settings, results, clips = evaluation.settings, evaluation.results, evaluation.evaluated
     if not clips:
         return None
     if settings.compare or settings.plot:
-        # The curves of several crops in one plot would be too many.
+        # One crop only: with several crops a plot would have too many curves.
         plot_clips(clips, [method for method in results.methods if method.crop == settings.crop], results)
-        draw_convergence(clips, evaluation.model, settings, results)
+        draw_convergence(clips, evaluation.model, settings, results, evaluation.conditions.text)
     comparison = None
     if settings.compare:
         comparison = compare(
@@ -53,8 +53,18 @@ def write_further_results(evaluation: ClipEvaluation) -> str | None:
     return comparison.text() if comparison else None
 
 
-def draw_convergence(clips: Sequence[Clip], model: LDEQ, settings: ClipSettings, results: VideoResults) -> None:
-    """Plot the residual against evaluations from a cold start and from the warm start of RwR."""
+def draw_convergence(
+    clips: Sequence[Clip], model: LDEQ, settings: ClipSettings, results: VideoResults, data: str
+) -> None:
+    """Plot the residual against evaluations from a cold start and from the warm start of RwR.
+
+    Args:
+        clips: The clips; the first few are used.
+        model: The network.
+        settings: See `ClipSettings`.
+        results: Has the folder.
+        data: What the clips are, for the title.
+    """
     method = Method(settings.rwr_variant, settings.crop)
     residuals: dict[str, list[np.ndarray]] = {}
     for clip in clips[:CONVERGENCE_CLIPS]:
@@ -68,10 +78,11 @@ def draw_convergence(clips: Sequence[Clip], model: LDEQ, settings: ClipSettings,
         joined = {name: np.concatenate(of_clips, axis=1) for name, of_clips in residuals.items()}
         solver, config = model.config.solver, method.rwr(settings)
         frames = next(iter(joined.values())).shape[1]
+        measured = f"{frames} frames of {min(len(clips), CONVERGENCE_CLIPS)} clips"
         figure = convergence_figure(
             joined,
             solver.criterion,
-            f"{settings.landmark_model_weights.name}, {frames} frames of {min(len(clips), CONVERGENCE_CLIPS)} clips",
+            f"{settings.landmark_model_weights.name}, {measured}\n{data}",
             solver.tol,
             config.max_iters + config.final_evaluation,
         )

@@ -406,7 +406,7 @@ def test_empty_list_is_an_error(precropped_wflw, raw_wflw):
 
 def test_list_that_is_not_text_is_an_error(precropped_wflw):
     (precropped_wflw / "test.txt").write_bytes(b"\xff\xfe\x00\x81")
-    with pytest.raises(InputError, match=r"test\.txt: is not text"):
+    with pytest.raises(InputError, match=r"test\.txt: is not UTF-8 text"):
         read_faces(precropped_wflw, "test")
 
 

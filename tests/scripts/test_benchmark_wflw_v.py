@@ -24,7 +24,7 @@ from evaluation.comparison import MethodScore
 from evaluation.filters import ExponentialMovingAverage, filter_grids
 from evaluation.methods import methods_of
 from evaluation.settings import ClipSettings
-from evaluation.video_figures import clip_figure, comparison_figure, convergence_figure, draw_overlay
+from evaluation.video_figures import clip_figure, comparison_figure, convergence_figure, draw_overlay, unbeaten
 from evaluation.wflw_v import check_options, choose_tuning_clips
 from inference.streams import Streams
 from models import LDEQ, load_checkpoint, save_checkpoint
@@ -647,7 +647,7 @@ def test_what_coincides_is_drawn_once_under_both_names(clips):
     predicted = {"RwR": true + 1, "no RwR": true + 1.0001, "filter": true + 2}
     above, below = clip_figure("b", predicted, true).axes
     for axes in (above, below):
-        assert [line.get_label().split(":")[0] for line in axes.lines] == ["RwR = no RwR", "filter"]
+        assert [line.get_label().split(":")[0] for line in axes.lines] == ["RwR \u2248 no RwR", "filter"]
 
 
 def test_the_convergence_plot_shows_the_median_over_frames_the_tolerance_and_where_rwr_ends():
@@ -658,6 +658,18 @@ def test_the_convergence_plot_shows_the_median_over_frames_the_tolerance_and_whe
     assert curve.get_ydata().tolist() == [2, 0.2]
     assert list(end.get_xdata()) == [2, 2]
     assert list(tolerance.get_ydata()) == [0.25, 0.25]
+
+
+def test_methods_whose_jitter_differs_have_a_curve_each(clips):
+    true = read_landmarks(clip_of(clips, "b"))
+    shaken = true + 1 + 0.2 * (np.arange(len(true)) % 2)[:, None, None]
+    above, below = clip_figure("b", {"RwR": true + 1, "no RwR": shaken}, true).axes
+    assert [len(axes.lines) for axes in (above, below)] == [2, 2]
+
+
+def test_the_curve_of_a_filter_leaves_out_settings_that_another_beats():
+    curve = np.array([[3.0, 80], [2.0, 120], [2.5, 130], [2.1, 90]])
+    np.testing.assert_array_equal(unbeaten(curve), [[2.0, 120], [2.1, 90], [3.0, 80]])
 
 
 def test_the_comparison_plot_has_a_labelled_point_a_method_and_a_curve_a_filter_on_every_crop():
