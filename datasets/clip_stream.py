@@ -1,4 +1,4 @@
-"""The face crops of many clips side by side, decoded ahead in worker processes."""
+"""The face crops of many parallel clips, decoded ahead in worker processes."""
 
 import heapq
 from collections.abc import Iterator, Sequence
@@ -17,7 +17,7 @@ from utils.images import to_rgb
 from utils.sources import initialise_decoder
 
 CHUNK_FRAMES = 8
-"""Frames of every slot that a worker hands over at once."""
+"""Frames of every slot that a worker delivers at once."""
 
 ORIGINAL_RULE = (CropRule(),)
 
@@ -37,7 +37,7 @@ class Frame:
 
 @dataclass(frozen=True)
 class ClipEnd:
-    """A clip is over.
+    """The end of a clip.
 
     Attributes:
         clip: Index of the clip.
@@ -50,7 +50,7 @@ class ClipEnd:
 
 @dataclass(frozen=True, eq=False)
 class TimeStep:
-    """The next frames of the n slots that still have one.
+    """The next frames of the n slots that still have frames.
 
     Attributes:
         slots: (n,) in ascending order.
@@ -98,9 +98,9 @@ def read_crops(clip: Clip, size: int, rules: Sequence[CropRule] = ORIGINAL_RULE)
 
 
 def plan_slots(frames: Sequence[int], slots: int) -> list[list[int]]:
-    """Share out clips over slots that are worked off side by side.
+    """Distribute clips over parallel slots.
 
-    The longest clip that is left goes to the slot with the fewest frames so far.
+    The longest remaining clip goes to the slot with the fewest frames so far.
 
     Args:
         frames: Length of every clip.
@@ -134,8 +134,8 @@ class _Chunk:
 class ClipStream(IterableDataset[_Chunk]):
     """The crops of many clips, decoded in the processes of a `DataLoader`.
 
-    Worker w of W serves the slots w, w + W, ... and all workers yield the same number of chunks, so that the loader,
-    which takes from its workers in turn, keeps the slots in step. Use `stream_crops`.
+    Worker w of W serves the slots w, w + W, ... All workers yield the same number of chunks. The loader takes from its
+    workers in turn, which keeps the slots in step. Use `stream_crops`.
     """
 
     def __init__(self, clips: Sequence[Clip], plan: Sequence[Sequence[int]], size: int, rules: Sequence[CropRule]):
@@ -143,7 +143,7 @@ class ClipStream(IterableDataset[_Chunk]):
         self.plan = plan
         self.size = size
         self.rules = rules
-        # One step more, for the ends of the last clips.
+        # One more step, for the ends of the last clips.
         steps = 1 + max(sum(clips[index].frames for index in indices) for indices in plan)
         self.chunks = -(-steps // CHUNK_FRAMES)
 
@@ -185,7 +185,7 @@ class ClipStream(IterableDataset[_Chunk]):
                     matrices.append(frame.matrices)
         return _Chunk(
             *np.array(rows, dtype=np.int64).reshape(-1, 4).T,
-            # A tensor goes through shared memory, an array would be copied through a pipe.
+            # A tensor goes through shared memory; an array would be copied through a pipe.
             images=torch.from_numpy(np.array(images, dtype=np.uint8).reshape(-1, rules, self.size, self.size, 3)),
             matrices=np.array(matrices, dtype=np.float64).reshape(-1, rules, 2, 3),
             ended=tuple(ended),
@@ -195,13 +195,13 @@ class ClipStream(IterableDataset[_Chunk]):
 def stream_crops(
     clips: Sequence[Clip], slots: int, size: int, workers: int = 0, rules: Sequence[CropRule] = ORIGINAL_RULE
 ) -> Iterator[TimeStep]:
-    """Go through many clips, `slots` of them side by side.
+    """Go through many clips, `slots` of them in parallel.
 
     When a clip ends, the next one takes its slot in the next time step.
 
     Args:
         clips: The clips, at least one.
-        slots: Clips side by side.
+        slots: Number of parallel clips.
         size: Side of a crop in pixels.
         workers: Processes that decode ahead; 0 for none.
         rules: How the crops of a frame are cut out.

@@ -17,6 +17,6 @@ def read_image(path: Path) -> np.ndarray:
         (H, W, 3) uint8 RGB.
 
     Raises:
-        InputError: If the file cannot be read or does not decode, for example because it is cut short.
+        InputError: If the file cannot be read or decoded, for example because it is truncated.
     """
     return to_rgb(read_bgr(path)[0], "bgr")

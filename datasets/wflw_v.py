@@ -3,12 +3,11 @@
     videos/<id>.mp4             one face in every frame
     bboxes/<id>.npy             (frames, 4 or more): x1 y1 x2 y2 ... in pixels
     landmarks/<id>.npy          (frames, 98, 2): x y in pixels
-    splits/<split>_video_IDs.txt    the clips of "easy" and "hard", an id a line; optional
+    splits/<split>_video_IDs.txt    the clips of "easy" and "hard", one id a line; optional
 
-Without `splits` the easy clips are those of expected_wflw_v_easy.csv, which lists the published results, and the hard
-ones are the others.
+Without `splits` the easy clips are those in expected_wflw_v_easy.csv, the published results; all others are hard.
 
-A clip is never in memory as a whole: worker processes decode a few frames ahead of the network.
+A clip is never completely in memory: worker processes decode a few frames ahead of the network.
 """
 
 import csv
@@ -33,13 +32,13 @@ PUBLISHED_RESULTS = Path(__file__).parent / "expected_wflw_v_easy.csv"
 
 @dataclass(frozen=True)
 class Clip:
-    """A clip of WFLW-V whose three files are there and agree in length.
+    """A clip of WFLW-V whose three files exist and agree in length.
 
     Attributes:
         video_id: Its name.
         split: "easy" or "hard".
         root: Folder of the dataset.
-        frames: Number of frames that are labelled.
+        frames: Number of labelled frames.
     """
 
     video_id: str
@@ -58,8 +57,8 @@ class ClipList:
     """The clips of a split.
 
     Attributes:
-        clips: Those that can be read, in the order of the split.
-        broken: The reason of every other clip by its id.
+        clips: The readable clips, in the order of the split.
+        broken: The reason for every other clip, by its id.
     """
 
     clips: tuple[Clip, ...]
@@ -67,15 +66,15 @@ class ClipList:
 
 
 def list_clips(root: str | Path, split: str = "all") -> ClipList:
-    """Find the clips of a split and look at the headers of their files.
+    """Find the clips of a split and read the headers of their files.
 
     Args:
         root: Folder of the dataset.
-        split: "easy", "hard", or "all" for both; without `splits` in the folder, "all" is what the folder holds.
+        split: "easy", "hard", or "all" for both; without `splits` in the folder, "all" means all clips of the folder.
 
     Returns:
-        The clips that can be read, and the reasons of the others. The values in the files and the frames of the videos
-        are not looked at yet.
+        The readable clips, and the reasons for the others. The values in the files and the frames of the videos are not
+        checked yet.
 
     Raises:
         InputError: If the folder is missing or has none of the clips, or a list of the split has no id or one twice.
@@ -127,7 +126,7 @@ def _read_ids(path: Path) -> list[str]:
         raise InputError(f"{path}: lists no clip; the file is empty, get it again or remove it")
     if len(set(ids)) < len(ids):
         twice = next(video_id for video_id in ids if ids.count(video_id) > 1)
-        raise InputError(f"{path}: {twice} stands in the list twice; remove one of its lines")
+        raise InputError(f"{path}: {twice} is in the list twice; remove one of its lines")
     return ids
 
 
@@ -138,10 +137,10 @@ def published_results() -> dict[str, tuple[float, float]]:
 
 
 def open_clip(root: Path, video_id: str, split: str) -> Clip:
-    """A clip, if its three files are there and the headers of its boxes and landmarks agree.
+    """Open a clip; its three files must exist, and the headers of its boxes and landmarks must agree.
 
     Raises:
-        ClipError: If not.
+        ClipError: If they do not.
     """
     if Path(video_id).name != video_id or "\\" in video_id or video_id in (".", "..") or not video_id.isprintable():
         raise ClipError(f"the id {video_id!r} is not a plain file name; correct the list of the split")
@@ -224,14 +223,14 @@ def read_frames(clip: Clip) -> Iterator[np.ndarray]:
     """Decode a clip: its labelled frames one by one, each (H, W, 3) uint8 BGR.
 
     Raises:
-        ClipError: If the video cannot be decoded, or has another number of frames. The last frame comes only if there
-            is none behind it.
+        ClipError: If the video cannot be decoded, or has another number of frames. The last frame is only yielded if no
+            frame follows it.
     """
     name = f"videos/{clip.video_id}.mp4"
     capture = cv2.VideoCapture(str(clip.video_path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
     try:
         if not capture.isOpened():
-            raise ClipError(f"{name}: is not a video that can be decoded; get it again, it is damaged")
+            raise ClipError(f"{name}: cannot be decoded as a video; get it again, it is damaged")
         held = None
         for number in range(clip.frames):
             there, frame = capture.read()
@@ -243,14 +242,14 @@ def read_frames(clip: Clip) -> Iterator[np.ndarray]:
                 yield held
             held = frame
         if capture.grab():
-            raise ClipError(f"{name}: has more than the {clip.frames} frames that are labelled; get the files again")
+            raise ClipError(f"{name}: has more than the {clip.frames} labelled frames; get the files again")
         yield held
     finally:
         capture.release()
 
 
 def frame_rate(clip: Clip, otherwise: float = 25) -> float:
-    """Frames per second of a clip, `otherwise` where its file does not say."""
+    """Frames per second of a clip, or `otherwise` if its file does not say."""
     capture = cv2.VideoCapture(str(clip.video_path), cv2.CAP_FFMPEG)
     rate = capture.get(cv2.CAP_PROP_FPS)
     capture.release()

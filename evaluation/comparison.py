@@ -1,4 +1,4 @@
-"""Comparing ways to follow landmarks through video: error, jitter, lag, and filters at their best setting."""
+"""Comparison of methods for landmarks in video: error, jitter, lag, and filters at their best setting."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
@@ -19,7 +19,7 @@ NME_TOLERANCE = 0.005
 
 TUNING_RULE = (
     f"lowest mean NMJ on the tuning clips among the settings whose mean NME there is at most {100 * NME_TOLERANCE:g} % "
-    "above that without filter"
+    "above the NME without a filter"
 )
 
 
@@ -30,8 +30,8 @@ class LabelledTrack:
     Attributes:
         predicted: (T, K, 2) in frame pixels.
         true: (T, K, 2) in frame pixels.
-        face_side: Side of the first frame's crop in frame pixels, the unit in which filters see the landmarks, so that
-            a setting means the same at every resolution.
+        face_side: Side of the first frame's crop in frame pixels. It is the unit of the landmarks in the filters, so
+            that a setting means the same at every resolution.
     """
 
     predicted: np.ndarray
@@ -45,17 +45,17 @@ class LabelledTrack:
 
 
 def shift_errors(predicted: ArrayLike, true: ArrayLike, max_shift: int = MAX_SHIFT) -> np.ndarray:
-    """How far predictions are from the truth that was some frames ago, or is still to come.
+    """The error of predictions that are shifted in time.
 
-    For a shift d, the mean over points and frames t of |p_{t+d} - g_t - b|^2, where b is the mean of p_{t+d} - g_t of
-    the point, so that a constant bias does not count; in units of the squared size of the face, sqrt(width * height) of
-    the tight box around the true landmarks, mean over the frames. Every shift is measured on the same frames t, those
-    from max_shift to T - 1 - max_shift.
+    For a shift d, the mean over points and frames t of |p_{t+d} - g_t - b|^2, where b is the point's mean of
+    p_{t+d} - g_t, so that a constant bias does not count. The unit is the squared size of the face, where the size is
+    the mean over the frames of sqrt(width * height) of the tight box around the true landmarks. Every shift uses the
+    same frames t, from max_shift to T - 1 - max_shift.
 
     Args:
         predicted: (T, K, 2) landmarks.
         true: (T, K, 2) true landmarks in the same unit.
-        max_shift: Greatest shift in frames.
+        max_shift: Largest shift in frames.
 
     Returns:
         (2 max_shift + 1,) errors for the shifts -max_shift, .., max_shift; NaN for a clip without two such frames.
@@ -75,13 +75,13 @@ def shift_errors(predicted: ArrayLike, true: ArrayLike, max_shift: int = MAX_SHI
 
 
 def motion_lag(errors: ArrayLike) -> float:
-    """By how many frames predicted motion follows the true one: the shift of least error, between frames by a parabola.
+    """The lag of predicted motion behind true motion: the shift of smallest error, interpolated by a parabola.
 
     Args:
-        errors: (2 D + 1,) of `shift_errors`, or the mean of several clips', in which a clip counts by how much moves.
+        errors: (2 D + 1,) of `shift_errors`, or their mean over clips, in which clips with more motion count more.
 
     Returns:
-        Lag in frames, positive where the prediction is late; NaN where the errors are not known or least at an end.
+        Lag in frames, positive if the prediction is late; NaN if the errors are unknown or smallest at an end.
     """
     errors = np.asarray(errors, dtype=np.float64)
     if not np.isfinite(errors).all():
@@ -97,20 +97,20 @@ def motion_lag(errors: ArrayLike) -> float:
 
 @dataclass(frozen=True)
 class MethodScore:
-    """A line of the comparison; the fields are the columns of comparison.csv.
+    """A row of the comparison; the fields are the columns of comparison.csv.
 
     Attributes:
-        method: What was done.
-        crop: How the faces were cut out, a name of `utils.crops.CROP_RULES`.
-        nme_percent: Mean over clips.
-        nmj: Mean over clips, 1/100 pixel of a face of 256 x 256 pixels, as the next four.
-        median_nmj: Median over clips.
-        nad_1: NAD(1), mean over the clips that are long enough; NaN where none is.
-        nad_4: NAD(4).
-        nad_16: NAD(16).
-        lag_frames: See `motion_lag`; NaN where it cannot be told.
-        evaluations: Of the cell, mean over all frames.
-        milliseconds: A frame.
+        method: Name of the method.
+        crop: Name of the crop rule, see `utils.crops.CROP_RULES`.
+        nme_percent: NME in percent, mean over clips.
+        nmj: NMJ, mean over clips, in 1/100 pixel of a face of 256 x 256 pixels; the next four have the same unit.
+        median_nmj: NMJ, median over clips.
+        nad_1: NAD(1), mean over the clips that are long enough; NaN if none is.
+        nad_4: NAD(4), likewise.
+        nad_16: NAD(16), likewise.
+        lag_frames: See `motion_lag`; NaN if it is unknown.
+        evaluations: Evaluations of the cell per frame, mean over all frames.
+        milliseconds: Milliseconds per frame.
     """
 
     method: str
@@ -130,7 +130,7 @@ NAD_WINDOWS = (1, 4, 16)
 
 
 def score_tracks(tracks: Iterable[LabelledTrack]) -> dict[str, float]:
-    """The error, jitter and lag of a method over clips, which are taken one at a time: fields of `MethodScore`.
+    """The error, jitter and lag of a method over clips: fields of `MethodScore`. Clips are read one at a time.
 
     Raises:
         ValueError: If there is no clip, or one cannot be scored.
@@ -163,10 +163,10 @@ def _mean_of_known(values: np.ndarray) -> float:
 
 @dataclass(frozen=True)
 class FilterTuning:
-    """What the tuning clips say of the settings of a filter.
+    """The result of tuning a filter.
 
     Attributes:
-        best: The setting by `TUNING_RULE`; that of lowest NME if every setting raises it too much.
+        best: The setting chosen by `TUNING_RULE`, or the one with the lowest NME if every setting raises it too much.
         frontier: The settings that no other beats in both NME and NMJ, from the lowest NME to the lowest NMJ.
     """
 
@@ -175,11 +175,11 @@ class FilterTuning:
 
 
 def tune_filter(settings: Sequence[Filter], tuning: Iterable[LabelledTrack]) -> FilterTuning:
-    """Try the settings of a filter.
+    """Score the settings of a filter on the tuning clips.
 
     Args:
         settings: The settings.
-        tuning: The tuning clips with unfiltered predictions, one at a time.
+        tuning: The tuning clips with unfiltered predictions, read one at a time.
     """
     scores, unfiltered = [], []
     for track in tuning:
@@ -215,13 +215,13 @@ HEADS = {
     "evaluations": "evals",
     "milliseconds": "ms",
 }
-"""Of the table for people, by the fields of `MethodScore`."""
+"""Column heads of the printed table, by the fields of `MethodScore`."""
 
 DIGITS = {"nme_percent": 3, "evaluations": 2, "lag_frames": 2, "milliseconds": 2}
 
 
 def format_table(scores: Sequence[MethodScore]) -> str:
-    """The comparison as text, a line a method."""
+    """The comparison as text, one line per method."""
     table = pd.DataFrame([asdict(score) for score in scores])
     texts = ("method", "crop")
     for name in texts:

@@ -1,4 +1,4 @@
-"""What a run was made on, in words: the benchmark, a part of it, or the sample that ships."""
+"""The data of a run in words: the benchmark, a part of it, or the shipped sample."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,16 +15,16 @@ CLIPS_OF_WFLW_V = {"easy": 500, "hard": 500}
 """Clips of WFLW-V (Micaelli et al., CVPR 2023)."""
 
 SAMPLE_PORTRAITS = {"faces": 7, "clips": 3}
-"""Portraits that the faces and the clips of the sample were made of."""
+"""Number of portraits behind the faces and the clips of the sample."""
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """What was evaluated.
+    """The data of a run.
 
     Attributes:
-        text: One line for people.
-        benchmark: Whether it is the whole of the published data.
+        text: One line for the user.
+        benchmark: Whether it is all of the published data.
     """
 
     text: str
@@ -32,12 +32,12 @@ class Conditions:
 
 
 def describe_faces(dataset: Path, counts: Mapping[str, int], failed: int = 0) -> Conditions:
-    """What a run of the WFLW benchmark was made on.
+    """Describe the data of a run of the WFLW benchmark.
 
     Args:
         dataset: Folder of the faces.
-        counts: Faces of every split.
-        failed: Faces without landmarks.
+        counts: Number of faces of every split.
+        failed: Number of faces without landmarks.
     """
     faces = counts["test"]
     if dataset.resolve() == SAMPLE:
@@ -57,12 +57,12 @@ def describe_faces(dataset: Path, counts: Mapping[str, int], failed: int = 0) ->
 
 
 def describe_clips(dataset: Path, split: str, evaluated: Mapping[str, str]) -> Conditions:
-    """What a run of the video evaluation was made on.
+    """Describe the data of a run of the video evaluation.
 
     Args:
         dataset: Folder of the clips.
         split: "easy", "hard" or "all".
-        evaluated: "easy" or "hard" for every clip that was evaluated, by its id.
+        evaluated: "easy" or "hard" for every evaluated clip, by its id.
     """
     clips = len(evaluated)
     if dataset.resolve() == SAMPLE:

@@ -1,4 +1,4 @@
-"""Residual against evaluations from a cold and a warm start, and the time that a frame takes."""
+"""Residual against evaluations from a cold and a warm start, and the time per frame."""
 
 import time
 from collections.abc import Callable, Hashable, Iterable, Mapping
@@ -28,16 +28,16 @@ Name = TypeVar("Name", bound=Hashable)
 def milliseconds_per_frame(
     solvers: Mapping[Name, FrameSolver], crops: Mapping[Name, CropSequence]
 ) -> dict[Name, float]:
-    """Time that the network takes for a frame of one clip; decoding and cropping are left out.
+    """Time of the network for a frame of one clip, without decoding and cropping.
 
-    The solvers take turns frame by frame, so that what else the machine does meets all of them.
+    The solvers take turns frame by frame, so that other load on the machine affects all of them.
 
     Args:
-        solvers: With one slot each.
-        crops: Of the frames that each solver gets, all of one length; the first few only warm up.
+        solvers: The solvers, with one slot each.
+        crops: The crops for each solver, all of one length; the first few are a warm-up.
 
     Returns:
-        The medians in milliseconds; NaN without enough frames.
+        The medians in milliseconds; NaN if there are too few frames.
     """
     durations: dict[Name, list[float]] = {name: [] for name in solvers}
     for number in range(min((len(sequence.matrices) for sequence in crops.values()), default=0)):
@@ -45,7 +45,7 @@ def milliseconds_per_frame(
             batch = crops[name].images[number, None].to(memory_format=torch.channels_last)
             matrix = crops[name].matrices[number, None]
             started = time.perf_counter()
-            # The results are NumPy arrays, so the call has waited for the device.
+            # The results are NumPy arrays, so the call waited for the device.
             solver(batch, matrix, np.array([0]), np.array([number == 0]))
             durations[name].append(time.perf_counter() - started)
     timed = {name: of_solver[WARM_UP_FRAMES:] for name, of_solver in durations.items()}
@@ -56,19 +56,19 @@ def milliseconds_per_frame(
 def convergence(
     model: LDEQ, config: RwRConfig, images: Iterable[Tensor], matrices: Iterable[np.ndarray], every: int, max_evals: int
 ) -> dict[str, np.ndarray]:
-    """Residual of every evaluation of a solve, from zeros and from the state that RwR has reached, on frames of a clip.
+    """Residual of every evaluation of a solve, from zeros and from the state of RwR, on frames of a clip.
 
     Args:
         model: implicit, in evaluation mode.
-        config: of RwR.
+        config: configuration of RwR.
         images: crops (3, S, S) of consecutive frames, on the model's device.
         matrices: (2, 3) each, see `Streams.step`.
-        every: one frame in so many is measured, the first never.
+        every: one frame in so many is measured, but not the first.
         max_evals: evaluations of a solve.
 
     Returns:
-        (max_evals, frames) by "<solver>, cold start" and "<solver>, warm start", for fixed-point iteration and, where
-        that is another, the network's own solver.
+        (max_evals, frames) by "<solver>, cold start" and "<solver>, warm start", for fixed-point iteration and for the
+        network's own solver if it is another.
     """
     own = model.config.solver
     solvers: dict[str, SolverConfig] = {"fixed point": FixedPointConfig(criterion=own.criterion)}

@@ -22,7 +22,7 @@ COLUMNS = 5
 PANEL_INCHES = 2.6
 
 FEWEST_FACES = 20
-"""Of a subset that has a curve: one face of fewer is a step of more than 5 %."""
+"""Fewest faces of a subset with a curve: with fewer, one face is a step of more than 5 %."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,10 +30,10 @@ class Panel:
     """One face of a contact sheet.
 
     Attributes:
-        title: What stands above it.
+        title: Text above it.
         image: (S, S, 3) uint8 RGB crop.
         predicted: (K, 2) x, y in units of the crop's side.
-        true: (K, 2) likewise.
+        true: (K, 2) x, y in units of the crop's side.
     """
 
     title: str
@@ -46,9 +46,9 @@ def error_curves(nmes: Mapping[str, np.ndarray], title: str, threshold: float = 
     """Cumulative error curves, one for each list of faces, with their areas in the legend.
 
     Args:
-        nmes: Errors (N,) as fractions by the name of the list, NaN for a face without landmarks. Below `FEWEST_FACES`
-            only the first list, of which the others are subsets, has a curve.
-        title: What stands above: weights and data.
+        nmes: Errors (N,) as fractions by the name of the list, NaN for a face without landmarks. The first list always
+            has a curve; the others are its subsets, and have one from `FEWEST_FACES` faces on.
+        title: Title of the figure: weights and data.
         threshold: End of the curves.
     """
     figure = Figure(figsize=(9, 5), layout="constrained")
@@ -59,9 +59,9 @@ def error_curves(nmes: Mapping[str, np.ndarray], title: str, threshold: float = 
         if of_list.size == 0 or (index > 0 and of_list.size < FEWEST_FACES):
             left_out.append(f"{name} ({of_list.size})")
             continue
-        # A face without landmarks is never within an error.
+        # A face without landmarks has an infinite error.
         errors = np.where(np.isnan(of_list), np.inf, of_list)
-        # The whole list is the reference for its subsets, so it stands out.
+        # The whole list is the reference for its subsets, so it is drawn black and thick.
         style = {"color": "black", "linewidth": 2.4} if index == 0 else {"color": colours[(index - 1) % len(colours)]}
         label = f"{name}: AUC {area_under_curve(errors, threshold):.3f}, {errors.size} faces"
         x, shares = error_curve(errors, threshold)
@@ -70,10 +70,10 @@ def error_curves(nmes: Mapping[str, np.ndarray], title: str, threshold: float = 
     axes.set(xlabel="NME %", ylabel="faces with at most this error, %", xlim=(0, 100 * threshold), ylim=(0, 100))
     axes.grid(color="0.9")
     axes.spines[["top", "right"]].set_visible(False)
-    # Beside the axes, where no curve goes.
+    # The legend is next to the axes, so that it hides no curve.
     axes.legend(frameon=False, fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
     if left_out:
-        text = f"Without a curve, fewer than {FEWEST_FACES} faces: {', '.join(left_out)}"
+        text = f"No curve for subsets of fewer than {FEWEST_FACES} faces: {', '.join(left_out)}"
         figure.supxlabel(text, fontsize="x-small", wrap=True)
     return figure
 
@@ -82,7 +82,7 @@ def contact_sheet(groups: Mapping[str, Sequence[Panel]]) -> Figure:
     """Faces with their predicted and true landmarks.
 
     Args:
-        groups: Panels by the heading under which they stand; at least one.
+        groups: Panels by heading; at least one.
     """
     longest = max(len(panels) for panels in groups.values())
     columns = min(longest, max(COLUMNS, math.isqrt(longest)))

@@ -1,7 +1,7 @@
-"""Temporal filters for landmarks of a video: what RwR is compared with.
+"""Temporal filters for landmarks of a video, for comparison with RwR.
 
-Time counts in frames, so cutoff frequencies are in cycles a frame and speeds in units a frame. A causal filter uses
-the past alone, as a live application must.
+Time is in frames, so cutoff frequencies are in cycles per frame and speeds in units per frame. A causal filter uses
+only past frames, as a live application must.
 """
 
 import math
@@ -21,7 +21,7 @@ class Filter(Protocol):
 
     @property
     def name(self) -> str:
-        """What it is called in tables."""
+        """Its name in tables."""
         ...
 
     def __call__(self, landmarks: np.ndarray) -> np.ndarray:
@@ -30,7 +30,7 @@ class Filter(Protocol):
 
     @property
     def setting(self) -> str:
-        """The parameters, for people."""
+        """Its parameters as text."""
         ...
 
 
@@ -39,7 +39,7 @@ class ExponentialMovingAverage:
     """y_t = alpha x_t + (1 - alpha) y_{t-1}, y_0 = x_0; causal.
 
     Attributes:
-        alpha: In (0, 1]; 1 leaves everything as it is.
+        alpha: Weight of the new value, in (0, 1]; 1 changes nothing.
 
     Raises:
         ValueError: If alpha is out of range.
@@ -70,9 +70,9 @@ class OneEuro:
     An exponential moving average whose cutoff frequency grows with the smoothed speed: min_cutoff + beta |speed|.
 
     Attributes:
-        min_cutoff: Cutoff at rest in cycles a frame; infinity leaves everything as it is.
-        beta: Cycles a frame that the cutoff gains for each unit a frame of speed.
-        speed_cutoff: Cutoff of the filter on the speed in cycles a frame.
+        min_cutoff: Cutoff at rest in cycles per frame; infinity changes nothing.
+        beta: Increase of the cutoff, in cycles per frame, for a speed of one unit per frame.
+        speed_cutoff: Cutoff of the filter on the speed in cycles per frame.
 
     Raises:
         ValueError: If a parameter is out of range.
@@ -105,7 +105,7 @@ class OneEuro:
 
 
 def _smoothing(cutoff: float | np.ndarray) -> float | np.ndarray:
-    """Weight of the new value in a low-pass filter with this cutoff, in cycles a frame."""
+    """Weight of the new value in a low-pass filter with this cutoff, in cycles per frame."""
     return 1 / (1 + 1 / (2 * math.pi * cutoff))
 
 
@@ -114,10 +114,10 @@ class SavitzkyGolay:
     """A polynomial fitted to a window of frames by least squares (Savitzky, Golay, 1964).
 
     Attributes:
-        window: Frames in the window; odd where centred. Clips that are shorter, and the first frames of the causal
-            form, have a window of what is there.
-        order: Of the polynomial, below the window; order window - 1 leaves everything as it is.
-        causal: Whether the value is that at the end of the window, else at its middle.
+        window: Frames in the window; odd if centred. The window is shorter for short clips, and for the first frames of
+            the causal form.
+        order: Order of the polynomial, below the window; order window - 1 changes nothing.
+        causal: Whether the value is taken at the end of the window, otherwise at its middle.
 
     Raises:
         ValueError: If a parameter is out of range.
@@ -159,7 +159,7 @@ class SavitzkyGolay:
 
 
 def filter_grids() -> dict[str, Sequence[Filter]]:
-    """The settings that are tried of every filter, by its name; one of each leaves everything as it is."""
+    """The settings of every filter to try, by its name; one of each changes nothing."""
     averages = [ExponentialMovingAverage(round(0.05 * step, 2)) for step in range(1, 21)]
     one_euros = [
         OneEuro(cutoff, beta)

@@ -16,7 +16,7 @@ from utils.landmark_groups import LANDMARK_GROUPS
 from utils.reading import read_text
 
 COLOURS = {"face": "#0077b6", "brows": "#b07d00", "eyes": "#1a8a2c", "nose": "#7a4fd0", "lips": "#c2185b"}
-"""By part, dark enough for white paper."""
+"""Colours by part, dark enough for white paper."""
 
 SAMPLE = Path(__file__).resolve().parents[1] / "datasets" / "sample"
 
@@ -68,13 +68,13 @@ def landmark_figure(points: np.ndarray) -> Figure:
 
 
 def label_directions(name: str, points: np.ndarray) -> np.ndarray:
-    """The unit vectors (P, 2), upwards positive, from the landmarks of a group to where their numbers stand."""
+    """The unit vectors (P, 2), upwards positive, from the landmarks of a group to their numbers."""
     group = LANDMARK_GROUPS[name]
     members = points[list(group.points)]
     fixed = {"nose_bridge": (1.0, 0.0), "nose_base": (0.0, -1.0), "left_pupil": (1.0, 0.0), "right_pupil": (1.0, 0.0)}
     if name in fixed:
         return np.tile(fixed[name], (len(members), 1))
-    # Outwards from the middle of the group; the numbers of the inner lips stand inside.
+    # Outwards from the middle of the group; the numbers of the inner lips are inside.
     away = members - (points if group.part == "face" else members).mean(axis=0)
     away = away / np.linalg.norm(away, axis=1, keepdims=True)
     return away * ((-1, 1) if name == "inner_lips" else (1, -1))

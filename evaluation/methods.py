@@ -1,4 +1,4 @@
-"""The ways in which the frames of a clip are solved and cut out."""
+"""The methods of the video evaluation: how frames are solved and faces are cut out."""
 
 from dataclasses import dataclass, replace
 
@@ -18,7 +18,7 @@ class Method:
     """How clips are inferred.
 
     Attributes:
-        variant: Name of one of `models.rwr.VARIANTS`; None where every frame is solved on its own.
+        variant: Name of one of `models.rwr.VARIANTS`; None if every frame is solved on its own.
         crop: Name of one of `utils.crops.CROP_RULES`.
     """
 
@@ -27,7 +27,7 @@ class Method:
 
     @property
     def name(self) -> str:
-        """For files and results.json, for example "rwr" or "no_rwr_on_steady_crops"."""
+        """Its name in files and results.json, for example "rwr" or "no_rwr_on_steady_crops"."""
         solving = "no_rwr" if self.variant is None else "rwr"
         if self.variant not in (None, FAITHFUL):
             solving += f"_{self.variant}"
@@ -35,7 +35,7 @@ class Method:
 
     @property
     def title(self) -> str:
-        """For people; it does not name the crop."""
+        """Its name in tables and figures, without the crop."""
         if self.variant is None:
             return "no RwR"
         return "RwR" if self.variant == FAITHFUL else f"RwR, {self.variant}"
@@ -46,7 +46,7 @@ class Method:
         return CROP_RULES[self.crop]
 
     def rwr(self, settings: ClipSettings) -> RwRConfig | None:
-        """RwR with the evaluations that the command line asks for; None where every frame is solved on its own."""
+        """RwR with the evaluations of the command line; None if every frame is solved on its own."""
         if self.variant is None:
             return None
         return replace(
@@ -56,19 +56,19 @@ class Method:
         )
 
     def streams(self, model: LDEQ, engine: Engine, slots: int, settings: ClipSettings) -> Streams:
-        """What solves the frames of clips that lie side by side in so many slots."""
+        """The object that solves the frames of parallel clips in so many slots."""
         return Streams(model, self.rwr(settings), precision=settings.precision, batch_size=slots, engine=engine)
 
 
 def scored_method(settings: ClipSettings) -> Method:
-    """The method of which the numbers are printed."""
+    """The method whose numbers are printed."""
     return Method(settings.rwr_variant if settings.rwr else None, settings.crop)
 
 
 def methods_of(settings: ClipSettings) -> tuple[Method, ...]:
-    """All the methods that a run infers.
+    """All the methods of a run.
 
-    A comparison has every way of solving on every crop, so that what RwR does and what the crop does are told apart.
+    A comparison has every solving method with every crop, which separates the effect of RwR from that of the crop.
     """
     if settings.compare:
         variants = dict.fromkeys((None, FAITHFUL, settings.rwr_variant))

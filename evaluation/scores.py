@@ -16,22 +16,22 @@ UNITS = {
     "fr": "percent of the faces, NME above 10 %",
     "auc": "area under the cumulative error curve up to an NME of 10 %, in [0, 1]",
     "count": "faces",
-    "evaluations": "of the cell",
+    "evaluations": "evaluations of the cell",
     "residual": "|f(z) - z| / |f(z)| of the solver; without the division if its criterion is absolute",
     "uncertainty_percent_of_crop": "standard deviation of the heatmaps, mean over landmarks",
-    "failed": "faces whose solve was not finite; they count as errors in fr and auc and are left out of nme",
+    "failed": "faces whose solve was not finite; they count as failures in fr and auc and are left out of nme",
 }
-"""Of the numbers in results.json and per_face.csv."""
+"""Units of the numbers in results.json and per_face.csv."""
 
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """What a network said about N faces, and the truth in the same frame.
+    """The predictions of a network for N faces, and the ground truth in the same frame.
 
     Attributes:
-        keypoints: (N, K, 2) float64 predicted x, y in [0, 1] of the crop; NaN where the solve failed.
+        keypoints: (N, K, 2) float64 predicted x, y in [0, 1] of the crop; NaN if the solve failed.
         landmarks: (N, K, 2) float64 true x, y in the same unit.
-        uncertainty: (N, K) standard deviation of the heatmaps in the same unit; infinite where the solve failed.
+        uncertainty: (N, K) standard deviation of the heatmaps in the same unit; infinite if the solve failed.
         evaluations: (N,) evaluations of the cell.
         residual: (N,) residual of the solver; NaN without a solver.
         status: (N,) how the solve ended, in words.
@@ -51,11 +51,11 @@ class Predictions:
 
     @property
     def failed(self) -> np.ndarray:
-        """(N,) whether the solve of a face gave no landmarks."""
+        """(N,) True if the solve of a face gave no landmarks."""
         return ~np.isfinite(self.keypoints).all(axis=(1, 2))
 
     def nmes(self) -> np.ndarray:
-        """Normalised mean error of every face: (N,) fractions, NaN where the solve failed."""
+        """Normalised mean error of every face: (N,) fractions, NaN if the solve failed."""
         errors = np.full(len(self.keypoints), np.nan)
         solved = ~self.failed
         errors[solved] = nme(self.keypoints[solved], self.landmarks[solved])
@@ -67,11 +67,11 @@ class Score:
     """The three numbers of the WFLW benchmark for one list of faces.
 
     Attributes:
-        nme: Mean normalised mean error in percent; None where no face has one.
-        fr: Share in percent of the faces with an error above 0.1; None, as the next, for an empty list.
-        auc: Area under the cumulative error curve up to 0.1, in [0, 1].
+        nme: Mean normalised mean error in percent; None if no face has one.
+        fr: Share in percent of the faces with an error above 0.1; None for an empty list.
+        auc: Area under the cumulative error curve up to 0.1, in [0, 1]; None for an empty list.
         count: Number of faces.
-        median_nme: Median of the errors in percent; None where no face has one.
+        median_nme: Median of the errors in percent; None if no face has one.
         failed: Number of faces whose solve gave no landmarks. They are failures in `fr` and `auc`.
     """
 
@@ -108,7 +108,7 @@ class Score:
 
 
 def format_scores(scores: Mapping[str, Score]) -> str:
-    """The scores of the splits as a table for people."""
+    """The scores of the splits as a table."""
     table = pd.DataFrame(
         {
             "faces": [score.count for score in scores.values()],

@@ -1,10 +1,10 @@
-"""What the two evaluation scripts are told. Nothing here loads torch."""
+"""The settings of the two evaluation scripts. Nothing here loads torch."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 SAMPLE = Path(__file__).resolve().parents[1] / "datasets" / "sample"
-"""The faces and clips that ship."""
+"""The shipped faces and clips."""
 
 RAW_BOXES = ("landmarks", "rectangle")
 
@@ -13,7 +13,7 @@ CLIP_SPLITS = ("easy", "hard", "all")
 
 @dataclass(frozen=True, kw_only=True)
 class FaceSettings:
-    """Of the WFLW benchmark; the fields have the names of the options of `test_LDEQ_WFLW.py`.
+    """Settings of the WFLW benchmark; the fields have the names of the options of `test_LDEQ_WFLW.py`.
 
     Attributes:
         landmark_model_weights: Checkpoint.
@@ -25,13 +25,13 @@ class FaceSettings:
         precision: See `inference.engines.autocast`.
         engine: See `inference.engines.open_engine`.
         threads: Cores to use; None leaves that to PyTorch.
-        stop_rule: Whether each face or a whole batch decides when its solve stops.
-        solver: Another solver than the checkpoint's.
-        max_evals: Another budget of the solver.
-        tol: Another tolerance.
+        stop_rule: "sample" stops each face on its own residual, "batch" a whole batch at once.
+        solver: Name of the solver; None for the checkpoint's.
+        max_evals: Budget of the solver; None for the checkpoint's.
+        tol: Tolerance; None for the checkpoint's.
         flip: Whether the landmarks are the mean with those of the mirrored face.
-        output_folder: Where results go.
-        plot: How many of the worst and of the median faces are drawn.
+        output_folder: Folder of the results.
+        plot: Number of worst faces, and of median faces, to draw.
     """
 
     landmark_model_weights: Path
@@ -54,29 +54,29 @@ class FaceSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class ClipSettings:
-    """Of the video evaluation; the fields have the names of the options of `test_LDEQ_WFLW_V.py`.
+    """Settings of the video evaluation; the fields have the names of the options of `test_LDEQ_WFLW_V.py`.
 
     Attributes:
         landmark_model_weights: Checkpoint.
         WFLW_V_dataset_path: Folder of WFLW-V.
         WFLW_V_split: One of `CLIP_SPLITS`.
         rwr: Whether the printed numbers are those of RwR.
-        rwr_max_iters: Evaluations of the cell a frame under RwR, besides the final one.
-        rwr_take_one_less_inference_step: Whether the final one is left out.
+        rwr_max_iters: Evaluations of the cell per frame under RwR, without the final one.
+        rwr_take_one_less_inference_step: Whether the final evaluation is left out.
         rwr_variant: Name of one of `models.rwr.VARIANTS`.
         crop: Name of one of `utils.crops.CROP_RULES`.
-        WFLW_V_batch_size: Clips side by side.
+        WFLW_V_batch_size: Clips in parallel.
         WFLW_V_workers: Processes that decode clips.
-        verbose_solver: Whether a line a frame is printed.
+        verbose_solver: Whether one line per frame is printed.
         device: See `inference.network.resolve_device`.
         precision: See `inference.engines.autocast`.
         engine: See `inference.engines.open_engine`.
         threads: Cores to use; None leaves that to PyTorch.
-        stop_rule: Whether, without RwR, each frame or the frames side by side decide when a solve stops.
-        output_folder: Where results go.
-        resume: Whether clips that an earlier run has finished are kept.
+        stop_rule: Without RwR, "sample" stops each frame on its own residual, "batch" the parallel frames at once.
+        output_folder: Folder of the results.
+        resume: Whether clips that an earlier run finished are kept.
         compare: Whether RwR, no RwR and temporal filters are compared.
-        tuning_ids: Clips that filters are tuned on, or a file that lists them; None for an even choice.
+        tuning_ids: Clips for tuning the filters, or a file that lists them; None for an even choice.
         plot: Whether clips and convergence are plotted.
         save_video: Whether clips are written with their landmarks.
     """

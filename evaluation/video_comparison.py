@@ -35,13 +35,13 @@ TIMED_FRAMES = 30
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Every method on the clips that filters were not tuned on.
+    """The scores of every method, on clips that were not used for tuning the filters.
 
     Attributes:
-        scores: The methods without filter, then the filters at their best settings, crop by crop.
+        scores: The methods without a filter, then the filters at their best settings, crop by crop.
         curves: By crop and name of a filter the (settings, 2) NME in percent and NMJ of its settings.
         evaluated: Ids of the clips.
-        tuning: Ids of the clips that filters were tuned on.
+        tuning: Ids of the clips for tuning the filters.
     """
 
     scores: tuple[MethodScore, ...]
@@ -51,20 +51,20 @@ class Comparison:
 
     @property
     def caption(self) -> str:
-        """How the table and the figure came about."""
+        """The conditions of the table and the figure."""
         return (
             f"{len(self.evaluated)} clips. Filters at their best setting: {TUNING_RULE}. Tuning clips, not evaluated: "
             f"{', '.join(self.tuning)}. NMJ and NAD in 1/100 pixel of a face of 256 x 256 pixels. Lag in frames, "
-            "positive where late. Milliseconds a frame: the network on one clip, all methods in turn, and the filter; "
+            "positive if late. Milliseconds per frame: the network on one clip, all methods in turn, plus the filter, "
             "without decoding."
         )
 
     def text(self) -> str:
-        """The table for people."""
+        """The table and its caption."""
         return f"{format_table(self.scores)}\n{self.caption}"
 
     def plain(self) -> dict[str, Any]:
-        """For results.json."""
+        """Plain values for results.json."""
         methods = [
             {name: None if value != value else value for name, value in asdict(score).items()} for score in self.scores
         ]
@@ -75,10 +75,10 @@ class Comparison:
 
         Args:
             results: The folder.
-            title: Of the figure: weights and data.
+            title: Title of the figure: weights and data.
 
         Raises:
-            OutputError: If one cannot be written.
+            OutputError: If a file cannot be written.
         """
         columns = {name: [getattr(score, name) for score in self.scores] for name in asdict(self.scores[0])}
         write_csv(results.folder / "comparison.csv", columns)
@@ -86,7 +86,7 @@ class Comparison:
 
 
 def load_tracks(clips: Iterable[Clip], method: Method, results: VideoResults) -> Iterator[LabelledTrack]:
-    """The saved predictions for clips beside the truth, a clip at a time."""
+    """The saved predictions for clips together with the ground truth, one clip at a time."""
     for clip in clips:
         face_side = 1 / box_to_crop(read_boxes(clip)[0], size=1)[0, 0]
         yield LabelledTrack(results.load(clip, method).landmarks, read_landmarks(clip), face_side)
@@ -100,14 +100,14 @@ def compare(
     results: VideoResults,
     settings: ClipSettings,
 ) -> Comparison:
-    """Score every method of a run, and those without RwR once more under every filter at its best setting.
+    """Score every method of a run, and the methods without RwR also with every filter at its best setting.
 
     Args:
-        evaluated: The clips that count.
-        tuning: The clips that filters are tuned on.
+        evaluated: The clips to score.
+        tuning: The clips for tuning the filters.
         model: The network, for the times.
-        engine: What computes it.
-        results: Has the predictions for all of them.
+        engine: Its engine.
+        results: Has the predictions for all clips.
         settings: See `ClipSettings`.
     """
     solvers = {method: method.streams(model, engine, 1, settings).step for method in results.methods}

@@ -1,4 +1,4 @@
-"""Inferring clips, several side by side, by one or more methods."""
+"""Inference of clips, several in parallel, by one or more methods."""
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,18 +23,18 @@ from utils.images import to_network_input
 from utils.pipeline import ReadAhead
 
 STEPS_AHEAD = 8
-"""Time steps that are decoded and put in order while earlier ones are inferred."""
+"""Time steps that are decoded and sorted while earlier ones are inferred."""
 
 
 @dataclass(frozen=True, eq=False)
 class ClipPredictions:
-    """What a network said about the T frames of a clip.
+    """The predictions of a network for the T frames of a clip.
 
     Attributes:
-        landmarks: (T, K, 2) float32 x, y in frame pixels; NaN where the solve failed.
+        landmarks: (T, K, 2) float32 x, y in frame pixels; NaN if the solve failed.
         evaluations: (T,) int64 evaluations of the cell.
         start_residual: (T,) float32, see `inference.results.FrameResults`.
-        answer_residual: (T,) float32 likewise.
+        answer_residual: (T,) float32, see `inference.results.FrameResults`.
     """
 
     landmarks: np.ndarray
@@ -44,7 +44,7 @@ class ClipPredictions:
 
     @classmethod
     def empty(cls, frames: int, points: int = NUM_LANDMARKS) -> "ClipPredictions":
-        """Room for the predictions of a clip of `frames` frames with `points` landmarks each."""
+        """Empty predictions for a clip of `frames` frames with `points` landmarks each."""
         return cls(
             np.full((frames, points, 2), np.nan, np.float32),
             np.zeros(frames, np.int64),
@@ -59,7 +59,7 @@ class InferredClip:
 
     Attributes:
         clip: The clip.
-        predictions: Of every method.
+        predictions: The predictions of every method.
         reason: Why it cannot be evaluated; None if all its frames were inferred.
     """
 
@@ -77,16 +77,16 @@ def infer_clips(
     report: Callable[[str], None],
     advance: Callable[[int], object],
 ) -> Generator[InferredClip, None, None]:
-    """Infer clips side by side; they are decoded ahead.
+    """Infer clips in parallel; they are decoded ahead.
 
     Args:
-        clips: The clips; may be none.
+        clips: The clips; may be empty.
         model: In evaluation mode.
-        engine: What computes it.
-        methods: How they are inferred.
+        engine: Its engine.
+        methods: The methods.
         settings: See `ClipSettings`.
-        report: Takes a line a frame, under `verbose_solver`.
-        advance: Takes the number of frames that are done.
+        report: Receives one line per frame, under `verbose_solver`.
+        advance: Receives the number of finished frames.
 
     Yields:
         Every clip as it ends.
@@ -134,7 +134,7 @@ def _infer_steps(
 
 
 def _keep(frames: FrameResults, matrices: np.ndarray, step: TimeStep, predictions: dict[int, ClipPredictions]) -> None:
-    """Put the results of the frames of a time step where they belong."""
+    """Store the results of the frames of a time step in the predictions of their clips."""
     for row, (index, position) in enumerate(zip(step.clips.tolist(), step.frames.tolist(), strict=True)):
         of_clip = predictions[index]
         of_clip.landmarks[position] = transform_points(frames.keypoints[row], matrices[row], inverse=True)
@@ -144,12 +144,12 @@ def _keep(frames: FrameResults, matrices: np.ndarray, step: TimeStep, prediction
 
 
 def to_device(images: np.ndarray, model: LDEQ) -> Tensor:
-    """Crops (n, S, S, 3) uint8 RGB as the network takes them."""
+    """The network's input for crops (n, S, S, 3) uint8 RGB."""
     return to_network_input(images).to(next(model.parameters()).device, memory_format=torch.channels_last)
 
 
 def load_crops(clip: Clip, frames: int, model: LDEQ, rules: Sequence[CropRule]) -> dict[CropRule, "CropSequence"]:
-    """The first crops of a clip, cut out by each of some rules, on the model's device."""
+    """The first crops of a clip by each crop rule, on the model's device."""
     read: list[Frame] = list(islice(read_crops(clip, model.config.image_size, rules), frames))
     return {
         rule: CropSequence(

@@ -1,12 +1,13 @@
-"""The folder of a video evaluation, written so that a run that was killed can go on.
+"""The folder of a video evaluation, written so that a killed run can be resumed.
 
-    settings.json                   what the numbers depend on, and a name for the run
-    predictions/<method>/<id>.npz   of every clip that is done
-    per_video.csv                   a row for every clip that is done
-    results.json                    averages, once all clips are done
+    settings.json                   everything that the numbers depend on, and a name for the run
+    predictions/<method>/<id>.npz   the predictions for every finished clip
+    per_video.csv                   a row for every finished clip
+    results.json                    averages, when all clips are finished
 
-The predictions are the state of a run: a clip is done if those of every method are whole, of this run, and of the clip
-as it now lies on disk. Its row is scored from them, so a resumed run has the numbers of one that was not stopped.
+The predictions are the state of a run. A clip is finished if the predictions of every method are complete, belong to
+this run, and to the clip's present files. Its row is computed from them, so a resumed run has the same numbers as one
+that was not stopped.
 """
 
 import hashlib
@@ -33,14 +34,14 @@ UNITS = {
     "nmj": "1/100 pixel of a face of 256 x 256 pixels, root mean square over landmarks and frames",
     "median_nme": "as nme, median over the clips",
     "median_nmj": "as nmj, median over the clips",
-    "evaluations": "of the cell, mean over the frames",
-    "start_residual": "|f(z) - z| / |f(z)| where the solve of a frame starts, under RwR at the warm start; median over "
+    "evaluations": "evaluations of the cell, mean over the frames",
+    "start_residual": "|f(z) - z| / |f(z)| at the start of a frame's solve, under RwR at the warm start; median over "
     "the frames; without the division if the solver's criterion is absolute",
-    "answer_residual": "likewise, of the iterate of which the answer is the image; empty where nobody measured it",
+    "answer_residual": "likewise for the iterate z whose f(z) is the answer; empty if it was not measured",
     "count": "clips",
     "frames": "frames",
 }
-"""Of the numbers in results.json and per_video.csv."""
+"""Units of the numbers in results.json and per_video.csv."""
 
 
 @dataclass(frozen=True)
@@ -49,20 +50,20 @@ class ClipRow:
 
     Attributes:
         video_id: The clip.
-        nme: In percent.
-        nmj: In hundredths of a pixel of a face of 256 x 256 pixels.
+        nme: NME in percent.
+        nmj: NMJ in hundredths of a pixel, for a face scaled to 256 x 256 pixels.
         frames: Length of the clip.
         split: "easy" or "hard".
-        use: "evaluated", or "tuning" where filters are tuned on it and it counts for nothing else.
-        evaluations: Of the cell, mean over the frames.
-        start_residual: Where the solve of a frame starts, under RwR at the warm start, before the evaluations that
-            follow; median over the frames.
-        answer_residual: Of the iterate of which the answer is the image, median over the frames; NaN where nobody
-            measured it, as after the final evaluation of RwR.
-        reference_nme: Published NME of this clip; NaN, as the next three, where there is none.
+        use: "evaluated", or "tuning" if it was only used for tuning the filters.
+        evaluations: Evaluations of the cell per frame, mean over the frames.
+        start_residual: Residual at the start of a frame's solve, under RwR at the warm start, before the evaluations
+            that follow; median over the frames.
+        answer_residual: Residual of the iterate z whose f(z) is the answer, median over the frames; NaN if it was not
+            measured, for example after the final evaluation of RwR.
+        reference_nme: Published NME of this clip. This and the next three are NaN if there is none.
         reference_nmj: Published NMJ of this clip.
-        nme_difference: Ours minus the published one.
-        nmj_difference: Likewise.
+        nme_difference: Our NME minus the published one.
+        nmj_difference: Our NMJ minus the published one.
     """
 
     video_id: str
@@ -90,7 +91,7 @@ def score_clip(clip: Clip, predicted: ClipPredictions, use: str) -> ClipRow:
     if failed.size:
         raise ClipError(
             f"the solve of {failed.size} of its {clip.frames} frames is not finite, the first is frame {failed[0]}; "
-            "try --precision fp32, else the weights are unfit"
+            "try --precision fp32, or other weights"
         )
     true = read_landmarks(clip)
     try:
@@ -116,10 +117,10 @@ def score_clip(clip: Clip, predicted: ClipPredictions, use: str) -> ClipRow:
 
 
 def digest_of(clip: Clip) -> str:
-    """A digest of what the results of a clip depend on: boxes, landmarks, and the size of the video.
+    """A digest of the files behind a clip's results: boxes, landmarks, and the size of the video.
 
     Raises:
-        ClipError: If a file is gone.
+        ClipError: If a file has been removed.
     """
     digest = hashlib.sha256()
     try:
@@ -135,9 +136,9 @@ class VideoResults:
     """The predictions and rows of one evaluation on disk.
 
     Args:
-        folder: Where they are.
-        methods: The ways in which every clip is inferred.
-        scored: The one of which the rows are.
+        folder: Their folder.
+        methods: The methods by which every clip is inferred.
+        scored: The method of the rows.
         run: Name of the run that the predictions belong to.
     """
 
@@ -149,7 +150,7 @@ class VideoResults:
         self.rows: dict[str, ClipRow] = {}
 
     def save(self, clip: Clip, predictions: Mapping[Method, ClipPredictions]) -> None:
-        """Write the predictions for a clip that is done.
+        """Write the predictions for a finished clip.
 
         Raises:
             OutputError: If they cannot be written.
@@ -159,24 +160,24 @@ class VideoResults:
             write_arrays(self._path(clip.video_id, method), {"run": self.run, "data": digest, **vars(of_method)})
 
     def load(self, clip: Clip, method: Method) -> ClipPredictions:
-        """Read what `save` wrote.
+        """Read the predictions that `save` wrote.
 
         Raises:
-            OutputError: If the file is gone, damaged, of another run, or of the clip as it was before.
+            OutputError: If the file is missing or damaged, or belongs to another run or to earlier files of the clip.
         """
         path = self._path(clip.video_id, method)
         try:
             with np.load(path, allow_pickle=False) as saved:
                 run, digest = str(saved["run"]), str(saved["data"])
                 predictions = ClipPredictions(**{item.name: saved[item.name] for item in fields(ClipPredictions)})
-        except Exception as error:  # of a damaged archive NumPy and zipfile raise nearly anything
+        except Exception as error:  # NumPy and zipfile raise many kinds of error on a damaged archive
             raise OutputError(f"{path}: cannot be read ({error}); remove it and run again with --resume") from error
         if run != self.run or digest != digest_of(clip) or len(predictions.landmarks) != clip.frames:
-            raise OutputError(f"{path}: belongs to another run or another form of the clip; run again with --resume")
+            raise OutputError(f"{path}: belongs to another run, or the clip has changed; run again with --resume")
         return predictions
 
     def is_done(self, clip: Clip) -> bool:
-        """Whether the predictions of every method are there."""
+        """Whether there are predictions of every method."""
         try:
             for method in self.methods:
                 self.load(clip, method)
@@ -191,10 +192,10 @@ class VideoResults:
         """Write per_video.csv.
 
         Args:
-            order: The ids, as their rows are to stand; those without a row are left out.
+            order: The ids in the order of the rows; ids without a row are left out.
 
         Raises:
-            OutputError: If it cannot be written.
+            OutputError: If the file cannot be written.
         """
         rows = [self.rows[video_id] for video_id in order if video_id in self.rows]
         columns = {item.name: [getattr(row, item.name) for row in rows] for item in fields(ClipRow)}
@@ -202,32 +203,32 @@ class VideoResults:
 
 
 def open_run(folder: Path, settings: Mapping[str, Any], resume: bool) -> str:
-    """Begin a run in a folder, or take up the one that was stopped there.
+    """Start a run in a folder, or resume the one that was stopped there.
 
     Args:
-        folder: Where the results are.
-        settings: What the numbers depend on, as plain values.
-        resume: Whether to keep what an earlier run with the same settings has finished.
+        folder: Folder of the results.
+        settings: Everything that the numbers depend on, as plain values.
+        resume: Whether to keep the finished clips of an earlier run with the same settings.
 
     Returns:
         The name of the run.
 
     Raises:
-        OutputError: If the folder cannot be written to, or an earlier run that is to be resumed had other settings.
+        OutputError: If the folder cannot be written to, or the run to resume had other settings.
     """
     path = folder / "settings.json"
     run = uuid.uuid4().hex
     if resume and path.exists():
         earlier = _read_settings(path)
-        # Through JSON, which has no tuples.
+        # Compared as JSON, which has no tuples.
         for name, value in json.loads(json.dumps(settings)).items():
             if earlier.get(name) != value:
                 raise OutputError(
                     f"{path}: the run to resume has {name} = {earlier.get(name)!r}, not {value!r}; repeat its options, "
-                    "or leave out --resume to start anew"
+                    "or leave out --resume to start over"
                 )
         run = str(earlier.get("run", run))
-    # The averages of an earlier run do not fit to what comes now.
+    # The averages of an earlier run do not fit the new results.
     (folder / "results.json").unlink(missing_ok=True)
     write_json(path, {**settings, "run": run})
     return run
@@ -237,14 +238,14 @@ def _read_settings(path: Path) -> dict[str, Any]:
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
-        raise OutputError(f"{path}: cannot be read ({error}); leave out --resume to start anew") from error
+        raise OutputError(f"{path}: cannot be read ({error}); leave out --resume to start over") from error
     if not isinstance(settings, dict):
-        raise OutputError(f"{path}: is not a list of settings; leave out --resume to start anew")
+        raise OutputError(f"{path}: is not a list of settings; leave out --resume to start over")
     return settings
 
 
 def average(rows: Sequence[ClipRow]) -> dict[str, float | int | None]:
-    """Plain means over clips, in an order that does not depend on when they ended.
+    """Plain means over clips, summed in an order that does not depend on when they ended.
 
     Args:
         rows: The clips.
@@ -262,14 +263,14 @@ def average(rows: Sequence[ClipRow]) -> dict[str, float | int | None]:
         "median_nme": float(np.median(nmes)),
         "nmj": float(np.mean(nmjs)),
         "median_nmj": float(np.median(nmjs)),
-        # Over frames, not clips: what a run costs.
+        # The mean over frames, not clips: the cost of a run.
         "evaluations": float(np.average([row.evaluations for row in rows], weights=[row.frames for row in rows])),
         "count": len(rows),
     }
 
 
 def plain_values(configuration: Any) -> dict[str, Any]:
-    """A dataclass as JSON takes it, which has no infinity: "inf" and "-inf" stand for it, as float() reads them."""
+    """A dataclass as plain values for JSON. JSON has no infinity, so "inf" and "-inf" replace it."""
 
     def plain(value: Any) -> Any:
         return str(value) if isinstance(value, float) and np.isinf(value) else value

@@ -1,4 +1,4 @@
-"""The WFLW benchmark: which faces are inferred together, what is kept of them, their scores, the files."""
+"""The WFLW benchmark: batches of faces, their predictions and scores, the files."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -31,11 +31,11 @@ EXPLICIT = "explicit"
 
 @dataclass(frozen=True, eq=False)
 class InferencePlan:
-    """Which faces are inferred together.
+    """The batches of the inference.
 
     Attributes:
         faces: (N,) index of the face of every prediction.
-        batches: The same, cut into batches.
+        batches: The same indices, divided into batches.
         views: For each split the indices of its predictions.
     """
 
@@ -46,15 +46,15 @@ class InferencePlan:
 
 @dataclass(frozen=True, eq=False)
 class FaceEvaluation:
-    """The benchmark, run but not written.
+    """The results of the benchmark before they are written.
 
     Attributes:
         data: The faces.
-        crops: What the network saw of them.
+        crops: The network's inputs.
         plan: The order of the predictions.
-        predictions: For every face of the plan.
-        nmes: (N,) their errors as fractions, NaN where the solve failed.
-        settings: What the numbers depend on, as plain values.
+        predictions: The prediction for every face of the plan.
+        nmes: (N,) errors as fractions, NaN if the solve failed.
+        settings: Everything that the numbers depend on, as plain values.
     """
 
     data: WFLWTest
@@ -66,11 +66,11 @@ class FaceEvaluation:
 
     @property
     def scores(self) -> dict[str, Score]:
-        """The numbers of every split."""
+        """The scores of every split."""
         return {split: Score.of(self.nmes[rows]) for split, rows in self.plan.views.items()}
 
     def conditions(self, settings: FaceSettings) -> Conditions:
-        """What the numbers were measured on."""
+        """The data behind the numbers."""
         scores = self.scores
         counts = {split: score.count for split, score in scores.items()}
         found = describe_faces(settings.dataset_path, counts, scores["test"].failed)
@@ -84,14 +84,14 @@ class FaceEvaluation:
 
 
 def evaluate_faces(settings: FaceSettings, process: Process) -> FaceEvaluation | None:
-    """Infer and score all faces; under torchrun every process its share.
+    """Infer and score all faces; under torchrun every process does its share.
 
     Args:
         settings: See `FaceSettings`.
         process: This process.
 
     Returns:
-        The evaluation; None on all processes of torchrun but the first.
+        The evaluation; None on all processes of torchrun except the first.
 
     Raises:
         UserError: If an option, the checkpoint, the data or the output folder cannot be used.
@@ -123,7 +123,7 @@ def evaluate_faces(settings: FaceSettings, process: Process) -> FaceEvaluation |
 
 
 def protect_faces(settings: FaceSettings, data: WFLWTest) -> None:
-    """Make sure that no result replaces a file of the dataset or the checkpoint.
+    """Check that no result replaces a file of the dataset or the checkpoint.
 
     Raises:
         OutputError: If one would.
@@ -135,7 +135,7 @@ def protect_faces(settings: FaceSettings, data: WFLWTest) -> None:
 
 
 def plan_inference(data: WFLWTest, batch_size: int, stop_rule: str) -> InferencePlan:
-    """Every face once; with the batch rule every split on its own, since a result depends on the rest of the batch."""
+    """Infer every face once; with the batch rule every split separately, because results depend on the whole batch."""
     if stop_rule == "sample":
         lists, views = [np.arange(len(data.faces))], data.subsets
     else:
@@ -191,7 +191,7 @@ def infer(
 
 
 def to_predictions(output: LDEQOutput, landmarks: Tensor, config: LDEQConfig) -> Predictions:
-    """What is kept of a batch: everything but heatmaps and states."""
+    """The predictions of a batch, without heatmaps and states."""
     results = to_results(output, config)
     if output.solution is None:
         status = np.full(len(landmarks), EXPLICIT)
@@ -244,7 +244,7 @@ def write_evaluation(evaluation: FaceEvaluation, settings: FaceSettings) -> None
 
 
 def format_evaluation(evaluation: FaceEvaluation, settings: FaceSettings) -> str:
-    """What is printed: the original's lines, and what they were measured on above and below; then a table."""
+    """The printed text: the original's lines between two lines that name the data; then a table."""
     conditions, solves = (
         evaluation.conditions(settings).text,
         summarise_solves(evaluation.predictions, evaluation.plan.views["test"]),
@@ -254,7 +254,7 @@ def format_evaluation(evaluation: FaceEvaluation, settings: FaceSettings) -> str
     lines += [conditions, format_scores(scores), ""]
     if solves["converged_percent"] is not None:
         lines.append(
-            f"{solves['mean_evaluations']:.2f} evaluations a face, {solves['converged_percent']:.1f} % converged"
+            f"{solves['mean_evaluations']:.2f} evaluations per face, {solves['converged_percent']:.1f} % converged"
         )
     data = evaluation.data
     lines.append(f"Layout: {data.layout}" + (f", faces cropped by their {data.raw_box}" if data.raw_box else ""))
@@ -264,7 +264,7 @@ def format_evaluation(evaluation: FaceEvaluation, settings: FaceSettings) -> str
 def per_face_table(
     predictions: Predictions, nmes: np.ndarray, data: WFLWTest, plan: InferencePlan
 ) -> dict[str, Sequence[Any]]:
-    """The columns of per_face.csv: every face once, by its first prediction, which is that of `test`."""
+    """The columns of per_face.csv: every face once, with its first prediction, which is that of `test`."""
     faces, first = np.unique(plan.faces, return_index=True)
     members = {split: set(indices.tolist()) for split, indices in data.subsets.items()}
     return {
@@ -292,7 +292,7 @@ def summarise_solves(predictions: Predictions, rows: np.ndarray) -> dict[str, fl
 def describe_run(
     settings: FaceSettings, model: LDEQ, engine: Engine, data: WFLWTest, process: Process
 ) -> dict[str, Any]:
-    """What the numbers depend on, as plain values."""
+    """Everything that the numbers depend on, as plain values."""
     implicit = model.config.mode == "implicit"
     return {
         "weights": str(settings.landmark_model_weights),

@@ -1,4 +1,4 @@
-"""The video evaluation: which clips, which of them are left, inferring and scoring them, averages."""
+"""The video evaluation: the choice of clips, inference and scores, averages."""
 
 import hashlib
 import math
@@ -44,22 +44,22 @@ from utils.sources import initialise_decoder
 MAX_TUNING_CLIPS = 20
 
 CLIPS_BEHIND = 8
-"""Clips that may wait to be saved and scored while others are inferred."""
+"""Most clips that wait to be saved and scored while others are inferred."""
 
 
 @dataclass(frozen=True, eq=False)
 class ClipEvaluation:
-    """A video evaluation of which every clip is inferred and scored.
+    """A finished video evaluation.
 
     Attributes:
         settings: See `ClipSettings`.
         model: The network.
-        engine: What computes it.
-        clips: Every clip that filters are not tuned on, by its id.
-        tuning: Those that they are tuned on.
+        engine: Its engine.
+        clips: The clips to evaluate, by id.
+        tuning: The clips for tuning the filters, by id.
         results: Predictions and rows on disk.
         failed: The reason of every clip that could not be evaluated, by its id.
-        numbers: What the numbers depend on, as plain values.
+        numbers: Everything that the numbers depend on, as plain values.
     """
 
     settings: ClipSettings
@@ -73,7 +73,7 @@ class ClipEvaluation:
 
     @property
     def rows(self) -> list[ClipRow]:
-        """Of the clips that count, in the order of the split."""
+        """The rows of the evaluated clips, in the order of the split."""
         return [self.results.rows[video_id] for video_id in self.clips if video_id in self.results.rows]
 
     @property
@@ -83,7 +83,7 @@ class ClipEvaluation:
 
     @property
     def conditions(self) -> Conditions:
-        """What the numbers were measured on."""
+        """The data behind the numbers."""
         return describe_clips(
             self.settings.WFLW_V_dataset_path,
             self.settings.WFLW_V_split,
@@ -92,7 +92,7 @@ class ClipEvaluation:
 
     @property
     def averages(self) -> dict[str, dict[str, float | int | None]]:
-        """Of "easy" and "hard", where a clip of it was evaluated."""
+        """The averages of "easy" and "hard", if a clip of it was evaluated."""
         rows = self.rows
         return {name: average([row for row in rows if row.split == name]) for name in sorted({r.split for r in rows})}
 
@@ -100,10 +100,10 @@ class ClipEvaluation:
         """Write per_video.csv and results.json.
 
         Args:
-            further: What else results.json has.
+            further: Further entries of results.json.
 
         Raises:
-            OutputError: If one cannot be written.
+            OutputError: If a file cannot be written.
         """
         self.results.write_rows([*self.clips, *self.tuning])
         conditions = self.conditions
@@ -122,7 +122,7 @@ class ClipEvaluation:
         write_json(self.results.folder / "results.json", content)
 
     def text(self) -> str:
-        """What is printed: the original's line of the averages, what they were measured on, and a table."""
+        """The printed text: the original's line of the averages, the data, and a table."""
         total, averages = average(self.rows), self.averages
         if not self.rows:
             return "no clip was evaluated"
@@ -137,30 +137,30 @@ class ClipEvaluation:
 
 
 def format_averages(averages: Mapping[str, Mapping[str, float | int | None]]) -> str:
-    """The averages of several splits as a table for people."""
+    """The averages of several splits as a table."""
     heads = {
         "count": "clips",
         "nme": "NME %",
         "median_nme": "median NME %",
         "nmj": "NMJ",
         "median_nmj": "median NMJ",
-        "evaluations": "evaluations a frame",
+        "evaluations": "evaluations per frame",
     }
     table = pd.DataFrame(averages).T[list(heads)].rename(columns=heads).astype({"clips": int})
     return table.to_string(float_format="{:.2f}".format)
 
 
 def evaluate_clips(settings: ClipSettings, process: Process) -> ClipEvaluation | None:
-    """Infer and score the clips that have no result yet; under torchrun every process its share.
+    """Infer and score the clips that have no result yet; under torchrun every process does its share.
 
-    Every clip is printed when its predictions are on disk. The output folder must be locked.
+    The line of a clip is printed when its predictions are on disk. The output folder must be locked.
 
     Args:
         settings: See `ClipSettings`.
         process: This process.
 
     Returns:
-        The evaluation; None on all processes of torchrun but the first.
+        The evaluation; None on all processes of torchrun except the first.
 
     Raises:
         UserError: If an option, the checkpoint, the data or the output folder cannot be used.
@@ -186,7 +186,7 @@ def evaluate_clips(settings: ClipSettings, process: Process) -> ClipEvaluation |
     results = VideoResults(settings.output_folder, methods, scored, broadcast(run, process))
     if process.rank == 0 and settings.resume:
         kept, failed = take_up(every, tuning, results)
-        print(f"{len(kept)} of {len(every)} clips are done already")
+        print(f"{len(kept)} of {len(every)} clips are already done")
     evaluated = {video_id: clip for video_id, clip in clips.items() if video_id not in tuning}
     if process.rank == 0:
         of_split = {video_id: clip.split for video_id, clip in evaluated.items()}
@@ -207,10 +207,10 @@ def evaluate_clips(settings: ClipSettings, process: Process) -> ClipEvaluation |
 
 
 def check_options(settings: ClipSettings, model: LDEQ, methods: Sequence[Method], process: Process) -> None:
-    """Make sure that the methods can be had of this network and these processes.
+    """Check that the methods work with this network and these processes.
 
     Raises:
-        UserError: If not.
+        UserError: If they do not.
     """
     fresh = any(method.variant is None for method in methods)
     if model.config.mode == "explicit" and not all(method.variant is None for method in methods):
@@ -220,16 +220,16 @@ def check_options(settings: ClipSettings, model: LDEQ, methods: Sequence[Method]
         )
     if process.world_size > 1 and fresh and settings.stop_rule == "batch" and settings.WFLW_V_batch_size > 1:
         raise OptionError(
-            "--stop_rule batch: without RwR, the clips side by side depend on each other; run it in one process, or "
+            "--stop_rule batch: without RwR, parallel clips depend on each other; run it in one process, or "
             "with --WFLW_V_batch_size 1"
         )
 
 
 def choose_tuning_clips(settings: ClipSettings, clips: Mapping[str, Clip]) -> dict[str, Clip]:
-    """The clips that filters are tuned on, by id: those of the command line, or an even choice of the split.
+    """The clips for tuning the filters, by id: those of the command line, or an even choice of the split.
 
     Raises:
-        InputError: If one cannot be used, or none is left to evaluate.
+        InputError: If a clip cannot be used, or no clip is left to evaluate.
     """
     if settings.tuning_ids is None:
         ids = sorted(clips)[:: max(4, math.ceil(len(clips) / MAX_TUNING_CLIPS))]
@@ -242,12 +242,12 @@ def choose_tuning_clips(settings: ClipSettings, clips: Mapping[str, Clip]) -> di
     except ClipError as error:
         raise InputError(f"--tuning_ids: {error}") from error
     if not clips.keys() - tuning.keys():
-        raise InputError("--compare: no clip is left to evaluate beside those that filters are tuned on; add clips")
+        raise InputError("--compare: all clips are used for tuning the filters, none is left to evaluate; add clips")
     return tuning
 
 
 def read_tuning_ids(given: Sequence[str]) -> list[str]:
-    """The ids themselves, or those in the file that stands for them.
+    """The given ids, or the ids in the given file.
 
     Raises:
         InputError: If the file is not a list of ids.
@@ -260,7 +260,7 @@ def read_tuning_ids(given: Sequence[str]) -> list[str]:
     except InputError as error:
         raise InputError(f"--tuning_ids: {error}") from error
     if not ids:
-        raise InputError(f"--tuning_ids: {path}: lists no clip; give an id a line, or leave the option out")
+        raise InputError(f"--tuning_ids: {path}: lists no clip; write one id per line, or leave the option out")
     return ids
 
 
@@ -272,7 +272,7 @@ def describe_numbers(
     scored: Method,
     tuning: Mapping[str, Clip],
 ) -> dict[str, Any]:
-    """What the numbers depend on, as plain values; a run is only resumed with the same."""
+    """Everything that the numbers depend on, as plain values; a run is only resumed with the same values."""
     fresh = any(method.variant is None for method in methods) and model.config.mode == "implicit"
     with settings.landmark_model_weights.open("rb") as file:
         weights = hashlib.file_digest(file, "sha256").hexdigest()
@@ -286,7 +286,7 @@ def describe_numbers(
         "scored": scored.name,
         "rwr": {name: plain_values(config) for name, config in configurations.items() if config is not None},
         "solver": model.config.to_dict()["solver"] if fresh else None,
-        # Only under this rule do frames that lie side by side affect each other.
+        # Parallel frames affect each other only under this rule.
         "batch_size": settings.WFLW_V_batch_size if fresh and settings.stop_rule == "batch" else None,
         "crop": settings.crop,
         "precision": settings.precision,
@@ -296,7 +296,7 @@ def describe_numbers(
 
 
 def protect_clips(settings: ClipSettings, clips: Sequence[Clip], methods: Sequence[Method]) -> None:
-    """Make sure that no result replaces a file of the dataset or the checkpoint.
+    """Check that no result replaces a file of the dataset or the checkpoint.
 
     Raises:
         OutputError: If one would.
@@ -315,10 +315,10 @@ def protect_clips(settings: ClipSettings, clips: Sequence[Clip], methods: Sequen
 def take_up(
     clips: Mapping[str, Clip], tuning: Mapping[str, Clip], results: VideoResults
 ) -> tuple[dict[str, ClipRow], dict[str, str]]:
-    """Score the clips that the run to be resumed has inferred.
+    """Score the finished clips of the run to resume.
 
     Returns:
-        Their rows, and the reason of each that cannot be scored, by their ids.
+        Their rows, and the reason of each clip that cannot be scored, by id.
     """
     rows, failed = {}, {}
     for video_id, clip in clips.items():
@@ -341,7 +341,7 @@ def infer_and_score(
     settings: ClipSettings,
     process: Process,
 ) -> dict[str, str]:
-    """Infer clips, and save, score and print each as it ends.
+    """Infer clips; save, score and print each when it ends.
 
     Returns:
         The reason of every clip that could not be evaluated, by its id.
@@ -373,6 +373,6 @@ def infer_and_score(
                 for inferred in ended:
                     behind.put(inferred)
         except KeyboardInterrupt:
-            tqdm.write(f"{len(results.rows)} clips are done; go on with --resume")
+            tqdm.write(f"{len(results.rows)} clips are done; resume with --resume")
             raise
     return broken

@@ -117,7 +117,7 @@ def test_the_readme_names_every_source_and_says_what_the_sample_is_not() -> None
         row = next(line for line in readme.splitlines() if line.startswith(f"| {name} |"))
         assert Path(entry["file"]).name in row
         assert np.shape(entry["landmarks"]) == (98, 2)
-    for phrase in ("no benchmark", "public domain", "initialised by machine", "synthetic"):
+    for phrase in ("not a benchmark", "public domain", "made by machine", "synthetic"):
         assert phrase in readme
 
 

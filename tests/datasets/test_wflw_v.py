@@ -84,7 +84,7 @@ def test_without_lists_the_easy_clips_are_those_with_published_results(tmp_path:
 @pytest.mark.parametrize(
     ("split", "ids", "message"),
     [
-        ("easy", ["a", "b", "a"], r"easy_video_IDs\.txt: a stands in the list twice"),
+        ("easy", ["a", "b", "a"], r"easy_video_IDs\.txt: a is in the list twice"),
         ("hard", [], r"hard_video_IDs\.txt: lists no clip"),
         ("easy", ["x", "y"], r"has none of the 2 clips of the split 'easy'; x: landmarks/x\.npy: no such file"),
     ],

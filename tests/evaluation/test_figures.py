@@ -42,7 +42,7 @@ def test_a_subset_of_few_faces_has_no_curve_and_is_named():
     few = {"test_makeup": np.array([]), "test_blur": np.full(19, 0.04), "test_largepose": np.full(20, 0.04)}
     figure = error_curves({"test": np.array([0.05]), **few}, "title")
     assert [line.get_label().split(":")[0] for line in figure.axes[0].lines] == ["test", "test_largepose"]
-    assert figure.get_supxlabel() == "Without a curve, fewer than 20 faces: test_makeup (0), test_blur (19)"
+    assert figure.get_supxlabel() == "No curve for subsets of fewer than 20 faces: test_makeup (0), test_blur (19)"
 
 
 def test_a_face_without_landmarks_is_within_no_error():

@@ -294,7 +294,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_numbers(clips, network, evalu
 
     capsys.readouterr()
     assert evaluation(clips, *options, "--resume", output=stopped) == 0
-    assert f"{len(done)} of 4 clips are done already" in capsys.readouterr().out
+    assert f"{len(done)} of 4 clips are already done" in capsys.readouterr().out
     assert_same_scores(stopped, tmp_path / "whole")
     one, other = read_results(stopped), read_results(tmp_path / "whole")
     assert one["average"] == pytest.approx(other["average"], rel=1e-5)
@@ -312,7 +312,7 @@ def test_a_resumed_run_keeps_the_clips_whose_predictions_are_whole(clips, evalua
     (folder / "per_video.csv").unlink()
     capsys.readouterr()
     assert evaluation(clips, "--resume") == 0
-    assert "2 of 4 clips are done already" in capsys.readouterr().out
+    assert "2 of 4 clips are already done" in capsys.readouterr().out
     assert_same_scores(folder, tmp_path / "whole")
 
 
@@ -323,7 +323,7 @@ def test_a_resumed_run_infers_a_clip_that_has_changed_once_more(tmp_path, evalua
     np.save(root / "bboxes" / "b.npy", boxes + 3)
     capsys.readouterr()
     assert evaluation(root, "--resume") == 0
-    assert "3 of 4 clips are done already" in capsys.readouterr().out
+    assert "3 of 4 clips are already done" in capsys.readouterr().out
     assert evaluation(root, output=tmp_path / "anew") == 0
     assert_same_scores(tmp_path / "results", tmp_path / "anew")
 
@@ -346,7 +346,7 @@ def test_predictions_of_another_run_in_the_same_folder_are_not_taken_for_ones_ow
     (tmp_path / "results" / "settings.json").write_text(json.dumps({**run, "run": "another"}))
     capsys.readouterr()
     assert evaluation(clips, "--resume") == 0
-    assert "0 of 4 clips are done already" in capsys.readouterr().out
+    assert "0 of 4 clips are already done" in capsys.readouterr().out
 
 
 def test_a_repaired_clip_is_added_by_resuming(tmp_path, evaluation):
@@ -502,7 +502,7 @@ def test_two_processes_share_out_the_clips_and_give_the_numbers_of_one_also_when
         (tmp_path / "two" / "predictions" / "rwr" / f"{name}.npz").unlink()
     process = subprocess.run([*command, "--resume"], capture_output=True, text=True, timeout=300, cwd=SCRIPT.parent)
     assert process.returncode == 0, process.stderr
-    assert process.stdout.count("2 of 4 clips are done already") == 1
+    assert process.stdout.count("2 of 4 clips are already done") == 1
     assert sorted(re.findall(r"^video (\w+) ", process.stdout, re.MULTILINE)) == ["a", "d"]
     assert_same_scores(tmp_path / "two", tmp_path / "one")
     one, two = (read_results(tmp_path / name)["comparison"]["methods"] for name in ("one", "two"))
