@@ -1,7 +1,7 @@
-# make benchmark   the WFLW benchmark on the weights and the sample faces that ship
+# make benchmark   the WFLW benchmark on the shipped weights and sample faces
 # make test        lint, types and tests
-# make fuzz        thousands of damaged files, options and folders; CASES and SEED choose how many and which
-# All create the environment in .venv first, where it is missing or older than the requirements.
+# make fuzz        thousands of damaged files, options and folders; CASES and SEED choose the number and the cases
+# All first create the environment in .venv if it is missing or older than the requirements.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -25,7 +25,7 @@ fuzz: .venv/.installed-dev
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "error: Python 3.11 or newer is needed; name one: make PYTHON=python3.12 ..."; exit 2; }
+		{ echo "error: Python 3.11 or newer is needed; choose one: make PYTHON=python3.12 ..."; exit 2; }
 	$(PYTHON) -m venv .venv
 
 .venv/.installed: requirements.txt | .venv/bin/python

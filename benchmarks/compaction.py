@@ -1,12 +1,12 @@
-"""What compaction saves: cell evaluations computed over used, time and peak memory, with it and without.
+"""The effect of compaction: computed over used cell evaluations, time and peak memory, with and without it.
 
 python benchmarks/compaction.py                                                  # the shipped weights and sample
 python benchmarks/compaction.py --dataset_path datasets/WFLW --batch_size 32 --output_folder results
 
-The same faces are solved in turn with and without; times are medians, of the network's forward pass over all batches.
-CPU time is what the processors worked, whatever else the machine did. Memory is the growth of the peak resident memory
-of a process of its own over the first batch, or on CUDA the peak of the allocator. The rows of batch 1 are for a few
-faces one by one, where there is nothing to save: they show what it costs.
+The same faces are solved with and without compaction, in turn. Times are medians of the network's forward pass over all
+batches. CPU time is the work of the processors, whatever the other load of the machine. Memory is the growth of the
+peak resident memory of a separate process over the first batch, or on CUDA the peak of the allocator. The rows of batch
+1 solve a few faces one by one. There is nothing to save there, so they show the cost of compaction.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
 
 if __name__ == "__main__":
-    # A script's own folder comes first on the path, and there `solvers` would be the benchmark of that name.
+    # A script's own folder comes first on the path; `solvers` there would be the benchmark of that name.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks.measuring import add_measuring_options, in_new_process, median_ratio, peak_growth, report
@@ -43,10 +43,10 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_weights_option(parser)
     parser.add_argument("--dataset_path", type=Path, default=SAMPLE, help="WFLW (default: the sample)")
-    parser.add_argument("--raw_box", choices=RAW_BOXES, default="landmarks", help="what raw faces are cropped from")
-    parser.add_argument("--solver", choices=SOLVERS, help="another solver than the checkpoint's")
+    parser.add_argument("--raw_box", choices=RAW_BOXES, default="landmarks", help="box of raw faces for their crop")
+    parser.add_argument("--solver", choices=SOLVERS, help="solver to use instead of the checkpoint's")
     parser.add_argument("--batch_size", type=positive_integer, default=32, help="(%(default)s)")
-    parser.add_argument("--faces", type=positive_integer, default=96, help="at most so many (%(default)s)")
+    parser.add_argument("--faces", type=positive_integer, default=96, help="most faces to solve (%(default)s)")
     parser.add_argument("--device", choices=DEVICES, default="cpu")
     add_measuring_options(parser, repeats=5, table="compaction.csv")
     return parser.parse_args()
@@ -126,7 +126,7 @@ def measure(model: LDEQ, batches: Sequence[Tensor], repeats: int) -> list[dict[s
     models = [with_compaction(model, compact) for compact in VARIANTS]
     for variant in models:
         forward(variant, batches[:1])
-    # In turn, so that whatever else the machine does falls on both.
+    # In turn, so that other load on the machine affects both.
     passes = [[forward(variant, batches) for variant in models] for _ in range(repeats)]
     rows = []
     for place in range(2):
@@ -148,7 +148,7 @@ def measure(model: LDEQ, batches: Sequence[Tensor], repeats: int) -> list[dict[s
 
 
 def peak_memory(args: argparse.Namespace, batch_size: int, compact: bool) -> int:
-    """Bytes that the network needs at most beyond its weights and one batch of input."""
+    """The most bytes that the network needs beyond its weights and one batch of input."""
     from inference.network import predict
 
     model, batches = prepare(args, batch_size)

@@ -1,4 +1,4 @@
-"""What compiling and CUDA graphs bring on a GPU: plain, compiled and graph in one run, in turn.
+"""The effect of compiling and CUDA graphs on a GPU: plain, compiled and graph in one run, in turn.
 
 python benchmarks/cuda.py                                     # the shipped weights
 python benchmarks/cuda.py --preset paper --batch_sizes 1 8 32 --output_folder results
@@ -8,9 +8,9 @@ python benchmarks/cuda.py --preset paper --batch_sizes 1 8 32 --output_folder re
     graph            captured in CUDA graphs (inference/cuda_graphs.py)
     compiled, graph  both
 
-Measured are a frame of RwR (backbone, step from the frame before, landmarks) and a full solve from zeros with the
-checkpoint's solver and a fixed budget. Images are on the GPU, and results stay there. A time is the median, and
-`plain / it` says how many times as fast. Without a CUDA device the benchmark says so and exits with 2.
+It measures a frame of RwR (backbone, step from the previous frame, landmarks), and a full solve from zeros with the
+checkpoint's solver and a fixed budget. Images are on the GPU, and results stay there. Times are medians, and
+`plain / it` is the speed-up. Without a CUDA device the benchmark says so and exits with 2.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 if __name__ == "__main__":
-    # A script's own folder comes first on the path, and there `solvers` would be the benchmark of that name.
+    # A script's own folder comes first on the path; `solvers` there would be the benchmark of that name.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks.measuring import add_measuring_options, median_ratio, milliseconds_in_turn, report
@@ -58,7 +58,7 @@ def main() -> None:
     import torch
 
     if not torch.cuda.is_available():
-        raise OptionError("this benchmark needs a CUDA device, and there is none here; run it on a machine with a GPU")
+        raise OptionError("this benchmark needs a CUDA device, and there is none; run it on a machine with a GPU")
     torch.backends.cudnn.allow_tf32 = False
     rows = []
     for precision in args.precisions:
@@ -85,7 +85,7 @@ def load(args: argparse.Namespace) -> "LDEQ":
 
 
 def make_networks(model: "LDEQ", precision: str) -> "dict[str, Network]":
-    """The same network in every way."""
+    """The same network in each of the four ways."""
     import copy
 
     from inference.cuda_graphs import CudaRecorder, GraphedNetwork
@@ -140,7 +140,7 @@ def full_solve(network: "Network", images: "torch.Tensor", args: argparse.Namesp
 
 
 def frame_of_rwr(network: "Network", images: "torch.Tensor", args: argparse.Namespace) -> "Callable[[], LDEQOutput]":
-    """Backbone, step of RwR from a frame before, landmarks."""
+    """Backbone, step of RwR from a previous frame, landmarks."""
     import torch
 
     from models.rwr import VARIANTS

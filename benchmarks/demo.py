@@ -1,13 +1,12 @@
-"""How fast the demo is on one face, and where the time goes: decoding, detection, crop, network, drawing.
+"""Speed of the demo on one face, and the time of each stage: decoding, detection, crop, network, drawing.
 
 python benchmarks/demo.py                                    # a sample clip, enlarged to 640 x 480
 python benchmarks/demo.py --video clip.mp4 --threads 2 --engine torch
-python benchmarks/demo.py --demo_faces 5                     # so many copies of the clip in a frame
+python benchmarks/demo.py --demo_faces 5                     # five copies of the clip in a frame
 
-The whole is the demo's loop with RwR on, one stage after another; the demo itself overlaps them, which
-`benchmarks/scripts.py` measures. Detection and network are timed inside it; the crop is timed on the same boxes
-once more, outside the whole, and what is left of a step without detection and crop is the network. Encoding the overlay
-is not part of it.
+It runs the demo's loop with RwR, one stage after another. The demo itself overlaps the stages; `benchmarks/scripts.py`
+measures that. Detection is timed inside the loop. The crop is timed separately on the same boxes. The rest of a step is
+the network. Encoding the overlay is not measured.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if __name__ == "__main__":
-    # A script's own folder comes first on the path, and there `solvers` would be the benchmark of that name.
+    # A script's own folder comes first on the path; `solvers` there would be the benchmark of that name.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks.clips import SIZE, make_clip
@@ -40,7 +39,7 @@ STAGES = ("decoding", "detection", "crop", "network", "drawing")
 
 
 class TimedDetector:
-    """A detector that knows how long it has taken."""
+    """A detector that measures its own time."""
 
     def __init__(self, detector: FaceDetector):
         self.detector = detector
@@ -58,7 +57,9 @@ def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_weights_option(parser)
-    parser.add_argument("--video", type=Path, help="(default: hopper_easy of the sample, enlarged to 640 x 480)")
+    parser.add_argument(
+        "--video", type=Path, help="a video (default: hopper_easy of the sample, enlarged to 640 x 480)"
+    )
     parser.add_argument("--demo_faces", type=positive_integer, default=1, help="copies of the sample clip in a frame")
     parser.add_argument("--rwr_variant", choices=RWR_VARIANTS, default="steady")
     add_machine_options(parser)
@@ -125,7 +126,7 @@ def measure(video: Path, args: argparse.Namespace) -> dict[str, float]:
                 boxes = np.array([face.box for face in faces])
                 crop_faces(frame, boxes, model.config.image_size, "bgr", config.crop)
             crop = time.perf_counter() - drawn
-            # The first pass only warms up.
+            # The first pass is a warm-up.
             if repeat == 0 and number < WARM_UP_FRAMES:
                 continue
             if repeat == 0:

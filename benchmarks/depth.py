@@ -1,11 +1,11 @@
-"""Does depth pay, does memory: short trainings that differ in one thing, and what their fixed points do.
+"""Short training runs that differ in one option, and measurements of their fixed points (docs/depth.md).
 
 python benchmarks/depth.py --faces FACES --clips WFLW_V --initial_weights W --output_folder runs/depth
 python benchmarks/depth.py ... --only "depth 0-4" "gate, pairs" --only_report
 
-FACES is a folder of faces in the format of WFLW with the lists `train` and `test`, WFLW_V one of clips. Every run
-begins with the backbone of W and a fresh cell at 64 pixels and sees as many samples. Its folder gets weights and
-measurements.json; the output folder gets table.md and curves.png. Runs that have been measured are not run again.
+FACES is a folder of faces in the format of WFLW with the lists `train` and `test`, WFLW_V a folder of clips. Every run
+starts with the backbone of W and a new cell at 64 pixels, and sees the same number of samples. Its folder gets weights
+and measurements.json; the output folder gets table.md and curves.png. Measured runs are not repeated.
 """
 
 import argparse
@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 
 if __name__ == "__main__":
-    # A script's own folder comes first on the path, and there `solvers` would be the benchmark of that name.
+    # A script's own folder comes first on the path; `solvers` there would be the benchmark of that name.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from inference.options import SHIPPED_WEIGHTS
@@ -42,7 +42,7 @@ RUNS: dict[str, tuple[str, ...]] = {
     "gate, pairs": (*GATE, *PAIRS),
     "gate, pairs, crop": (*GATE, *PAIRS, "--pair_carry", "crop"),
 }
-"""Options of each run beside the common ones, which track one evaluation by `jfb` after 0 to 4 untracked ones."""
+"""Options of each run; by default `jfb` tracks one evaluation after 0 to 4 untracked ones."""
 COMMON = (
     *("--gate", "none", "--pair_probability", "0", "--warm_start_probability", "0.3", "--min_depth", "0"),
     *("--pose_boost", "10"),
@@ -57,9 +57,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--faces", type=Path, required=True)
     parser.add_argument("--clips", type=Path, required=True)
     parser.add_argument("--initial_weights", type=Path, default=SHIPPED_WEIGHTS)
-    parser.add_argument("--samples", type=positive_integer, default=6400, help="of each run")
+    parser.add_argument("--samples", type=positive_integer, default=6400, help="training samples of each run")
     parser.add_argument("--only", nargs="+", choices=RUNS, default=list(RUNS), metavar="RUN")
-    parser.add_argument("--only_report", action="store_true", help="table and curves of what has been measured")
+    parser.add_argument("--only_report", action="store_true", help="only write the table and curves of measured runs")
     parser.add_argument("--output_folder", type=Path, default=Path("runs/depth"))
     return parser.parse_args()
 
@@ -99,7 +99,7 @@ def main() -> None:
 
 
 def train(folder: Path, options: tuple[str, ...], args: argparse.Namespace) -> None:
-    """One run, as from the command line."""
+    """One run of the training script."""
     command = [sys.executable, ROOT / "train_LDEQ_WFLW.py", "--dataset_path", args.faces, "--output_folder", folder]
     command += ["--initial_weights", args.initial_weights, "--samples_per_epoch", args.samples, "--workers", 0]
     command += ["--resume"] if (folder / "state.pt").exists() else []

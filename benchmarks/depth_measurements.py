@@ -1,4 +1,4 @@
-"""What the fixed points of a trained network do: faces, clips, and the report of several networks."""
+"""Measurements of a trained network's fixed points on faces and clips, and the report of several networks."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -51,7 +51,7 @@ def measure_faces(model: LDEQ, faces: Path) -> dict[str, Any]:
     best = torch.cat([output.solution.residual for output in solve(AndersonConfig(max_evals=BUDGET, tol=0))])
     return {
         "nme": errors,
-        # Geometric mean over the evaluations 3 and 4, before rounding sets in.
+        # Geometric mean over evaluations 3 and 4, before rounding dominates.
         "contraction": float((trace[3] / trace[1]).sqrt().median()),
         "converged": float(100 * (best < CONVERGED).float().mean()),
     }
@@ -59,7 +59,7 @@ def measure_faces(model: LDEQ, faces: Path) -> dict[str, Any]:
 
 @torch.inference_mode()
 def measure_clips(model: LDEQ, clips: Sequence[Clip], steps: Sequence[TimeStep]) -> dict[str, Any]:
-    """NME and NMJ of fresh solves and of RwR with 2 evaluations a frame, means over the clips of each split."""
+    """NME and NMJ of fresh solves and of RwR with 2 evaluations per frame, means over the clips of each split."""
     streams = {mode: Streams(model, config) for mode, config in VIDEO_MODES.items()}
     found = {mode: [np.empty((clip.frames, 98, 2)) for clip in clips] for mode in streams}
     for step in steps:

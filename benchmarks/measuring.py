@@ -1,6 +1,6 @@
-"""What the benchmarks share: times in turn, peak memory, the line that says what machine it was, tables.
+"""Shared parts of the benchmarks: interleaved times, peak memory, a line that describes the machine, tables.
 
-Free of torch until something is measured, so that a benchmark answers `--help` and a wrong option at once.
+Torch is only loaded for a measurement, so that a benchmark answers `--help` and a wrong option at once.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
 
-# Those that networks gain from, as /proc/cpuinfo names them.
+# Instruction sets that speed up networks, by their names in /proc/cpuinfo.
 INSTRUCTION_SETS = ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "asimd", "asimddp", "bf16")
 
 Value = TypeVar("Value")
 
 
 def add_measuring_options(parser: argparse.ArgumentParser, repeats: int, table: str | None = None) -> None:
-    """Let a command line say how often is measured, and where the table goes.
+    """Add the options for the number of measurements and the folder of the table.
 
     Args:
         parser: of the benchmark.
@@ -38,14 +38,17 @@ def add_measuring_options(parser: argparse.ArgumentParser, repeats: int, table: 
         table: name of the table's file; None for a benchmark that writes none.
     """
     parser.add_argument(
-        "--repeats", type=positive_integer, default=repeats, help="every value is the median of so many (%(default)s)"
+        "--repeats",
+        type=positive_integer,
+        default=repeats,
+        help="measurements per value; the median counts (%(default)s)",
     )
     if table:
-        parser.add_argument("--output_folder", type=Path, help=f"write {table} there")
+        parser.add_argument("--output_folder", type=Path, help=f"folder for {table}")
 
 
 def machine(device: torch.device | None = None) -> str:
-    """One line: processor, cores, threads, instruction sets, versions, and the accelerator that is used, if one is."""
+    """One line: processor, cores, threads, instruction sets, versions, and the accelerator if one is used."""
     import torch
 
     words = [
@@ -64,7 +67,7 @@ def machine(device: torch.device | None = None) -> str:
 
 
 def processor_name() -> str:
-    """As the system names it."""
+    """The system's name of the processor."""
     for line in _cpu_info():
         if line.startswith("model name"):
             return line.partition(":")[2].strip()
@@ -72,7 +75,7 @@ def processor_name() -> str:
 
 
 def instruction_sets() -> list[str]:
-    """Those of INSTRUCTION_SETS that the processor has; empty where the system does not say."""
+    """The members of INSTRUCTION_SETS that the processor has; empty if the system does not say."""
     for line in _cpu_info():
         if line.startswith(("flags", "Features")):
             there = set(line.partition(":")[2].split())
@@ -88,12 +91,12 @@ def _cpu_info() -> list[str]:
 def milliseconds_in_turn(
     actions: Mapping[str, Callable[[], object]], repeats: int, device: torch.device
 ) -> dict[str, list[float]]:
-    """Times of several calls, made in turn, so that whatever else the machine does falls on all of them.
+    """Times of several calls, made in turn, so that other load on the machine affects all of them.
 
     Args:
         actions: calls by name.
-        repeats: how often each is made, after one call of each that is not counted.
-        device: what is waited for after every call.
+        repeats: number of calls of each, after one call of each that is not counted.
+        device: the device to wait for after every call.
 
     Returns:
         `repeats` times for each name.
@@ -109,12 +112,12 @@ def milliseconds_in_turn(
 
 
 def milliseconds(action: Callable[[], object], repeats: int, device: torch.device) -> float:
-    """Median time of a call after one that is not counted."""
+    """Median time of a call, after one call that is not counted."""
     return statistics.median(milliseconds_in_turn({"": action}, repeats, device)[""])
 
 
 def synchronise(device: torch.device) -> None:
-    """Wait until an accelerator has done what it was told."""
+    """Wait until an accelerator has finished its work."""
     if device.type != "cpu":
         import torch
 
@@ -122,13 +125,13 @@ def synchronise(device: torch.device) -> None:
 
 
 def median_ratio(values: Sequence[float], reference: Sequence[float]) -> float:
-    """The median of the ratios of what was measured in turn."""
+    """The median of the ratios of values that were measured in turn."""
     return statistics.median(value / other for value, other in zip(values, reference, strict=True))
 
 
 def in_new_process(function: Callable[..., Value], *args: Any) -> Value:
-    """Call a function where no earlier measurement has left memory."""
-    # glibc then returns every tensor's memory when it is freed, so that the peak is that of live tensors.
+    """Call a function in a new process, without memory of earlier measurements."""
+    # With this setting glibc returns every freed tensor's memory, so that the peak is that of live tensors.
     os.environ["MALLOC_MMAP_THRESHOLD_"] = "65536"
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         return pool.apply(function, args)

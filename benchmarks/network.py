@@ -1,12 +1,12 @@
-"""What a network costs in every engine, and how its fixed point converges: work and time; residual and NME.
+"""The cost of a network in every engine (work and time), and the convergence of its fixed point (residual and NME).
 
 python benchmarks/network.py                                                  # the shipped weights and sample
 python benchmarks/network.py --landmark_model_weights W --dataset_path D --output_folder results
 python benchmarks/network.py --preset paper                                   # the costs of a size, random weights
 
-Times are those of one face: what is computed once per image, and one evaluation of the cell, in each engine that is
-there, measured in turn. The reference is the network in PyTorch as it is trained, without folding. Every budget of the
-second table is solved from zeros with the solver of the checkpoint and no tolerance; NME is that of all test faces.
+Times are for one face: the part that is computed once per image, and one evaluation of the cell, in each available
+engine, measured in turn. The reference is the network in PyTorch as in training, without folding. In the second table
+every budget is solved from zeros with the checkpoint's solver and no tolerance; NME is that of all test faces.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 if __name__ == "__main__":
-    # A script's own folder comes first on the path, and there `solvers` would be the benchmark of that name.
+    # A script's own folder comes first on the path; `solvers` there would be the benchmark of that name.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks.measuring import add_measuring_options, median_ratio, milliseconds_in_turn, report
@@ -47,8 +47,8 @@ def parse_arguments() -> argparse.Namespace:
     add_weights_option(parser)
     parser.add_argument("--preset", choices=PRESETS, help="random weights of this size, and the first table only")
     parser.add_argument("--dataset_path", type=Path, default=SAMPLE, help="WFLW (default: the sample)")
-    parser.add_argument("--raw_box", choices=RAW_BOXES, default="landmarks", help="what raw faces are cropped from")
-    parser.add_argument("--batch_size", type=positive_integer, default=32, help="of the second table (%(default)s)")
+    parser.add_argument("--raw_box", choices=RAW_BOXES, default="landmarks", help="box of raw faces for their crop")
+    parser.add_argument("--batch_size", type=positive_integer, default=32, help="for the second table (%(default)s)")
     add_machine_options(parser)
     add_engine_options(parser)
     add_measuring_options(parser, repeats=20, table="engines.csv and convergence.csv")
@@ -80,7 +80,7 @@ def main() -> None:
 
 
 def open_engines(model: LDEQ, args: argparse.Namespace) -> dict[str, Engine]:
-    """The engines that are there, or the one that is asked for, by name."""
+    """The available engines, or the requested one, by name."""
     from inference.engines import open_engine
 
     engines = {}
@@ -94,7 +94,7 @@ def open_engines(model: LDEQ, args: argparse.Namespace) -> dict[str, Engine]:
 
 
 def measure_engines(model: LDEQ, args: argparse.Namespace) -> pd.DataFrame:
-    """One row per engine: times for one image, beside work and parameters."""
+    """One row per engine: work and parameters, and times for one image."""
     import pandas as pd
     import torch
 
@@ -125,7 +125,7 @@ def measure_engines(model: LDEQ, args: argparse.Namespace) -> pd.DataFrame:
 
 
 def giga_operations(action: Callable[[], object]) -> float:
-    """Floating-point operations of a call, a multiplication with its addition counted as two, in 1e9."""
+    """Floating-point operations of a call in 1e9; a multiplication with its addition counts as two."""
     from torch.utils.flop_counter import FlopCounterMode
 
     with FlopCounterMode(display=False) as counter:

@@ -1,4 +1,4 @@
-"""Speed and memory of the scripts as users run them, beside those of an earlier checkout of this repository.
+"""Speed and memory of the scripts as users run them, compared with an earlier checkout of this repository.
 
 git worktree add ../before COMMIT
 python benchmarks/scripts.py --against ../before
@@ -6,14 +6,14 @@ python benchmarks/scripts.py --against ../before --scripts demo --demo_faces 5 -
 python benchmarks/scripts.py --scripts faces --dataset_path WFLW -- --engine torch    # options of this checkout only
 
     faces     test_LDEQ_WFLW.py on pre-cropped WFLW
-    video     test_LDEQ_WFLW_V.py, RwR as it is by default
-    demo      demo.py on a clip of 640 x 480, detection and landmarks file included
+    video     test_LDEQ_WFLW_V.py with its default RwR
+    demo      demo.py on a clip of 640 x 480, with detection and landmark file
     picture   demo.py on one picture: the whole time from the command to the landmarks on the disk
 
-Both checkouts run on the same input, in turn. Each script also runs on a small part of the input; the difference of the
-two runs over the difference of their items (faces or frames) is the time of an item, and what is left is the start-up.
-Processor time is that of all processes, and says more than the time where the machine has other work. Peak memory is
-that of the largest process. Without --against the figures of this checkout alone are printed.
+Both checkouts run on the same input, in turn. Each script also runs on a small part of the input. The time of an item
+(a face or a frame) is the difference of the two times divided by the difference of the numbers of items; the rest is
+the start-up. Processor time is that of all processes; it is more reliable on a busy machine. Peak memory is that of the
+largest process. Without --against only this checkout is measured.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from pathlib import Path
 from statistics import median
 
 if __name__ == "__main__":
-    # A script's own folder comes first on the path, and there `solvers` would be the benchmark of that name.
+    # A script's own folder comes first on the path; `solvers` there would be the benchmark of that name.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks.clips import SIZE, few_clips, few_faces, make_clip
@@ -48,13 +48,17 @@ def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="an earlier checkout of this repository")
-    parser.add_argument("--scripts", nargs="+", choices=WORKLOADS, default=list(WORKLOADS), help="(default: all)")
-    parser.add_argument("--landmark_model_weights", type=Path, help="for both (default: what each ships)")
+    parser.add_argument(
+        "--scripts", nargs="+", choices=WORKLOADS, default=list(WORKLOADS), help="scripts to measure (default: all)"
+    )
+    parser.add_argument(
+        "--landmark_model_weights", type=Path, help="for both checkouts (default: the shipped weights of each)"
+    )
     parser.add_argument("--dataset_path", type=Path, default=SAMPLE, help="pre-cropped WFLW (default: the sample)")
     parser.add_argument("--WFLW_V_dataset_path", type=Path, default=SAMPLE, help="WFLW-V (default: the sample)")
     parser.add_argument("--video", type=Path, help="clip of the demo (default: hopper_easy of the sample)")
     parser.add_argument("--demo_faces", type=positive_integer, default=1, help="copies of the clip in a frame")
-    parser.add_argument("--threads", type=positive_integer, help="cores of each run (default: as PyTorch chooses)")
+    parser.add_argument("--threads", type=positive_integer, help="cores of each run (default: PyTorch's choice)")
     add_measuring_options(parser, repeats=3, table="scripts.csv")
     parser.add_argument("options", nargs="*", help="after --: options of this checkout's scripts only")
     args = parser.parse_args()
@@ -65,7 +69,7 @@ def parse_arguments() -> argparse.Namespace:
 
 @dataclass(frozen=True)
 class Run:
-    """One run of a script: seconds, processor seconds, bytes at most, faces or frames."""
+    """One run of a script: seconds, processor seconds, peak bytes, faces or frames."""
 
     seconds: float
     cpu_seconds: float
@@ -83,7 +87,7 @@ class Workload:
 
 
 def rows_of(name: str, column: str | None) -> Callable[[str, Path], int]:
-    """A counter of rows of a table that a script writes, or of what one of its columns sums to."""
+    """A function that counts the rows of a table that a script writes, or sums one of its columns."""
 
     def count(output: str, folder: Path) -> int:
         with (folder / name).open(newline="", encoding="utf-8") as file:
@@ -93,8 +97,8 @@ def rows_of(name: str, column: str | None) -> Callable[[str, Path], int]:
 
 
 def frames_of_demo(output: str, folder: Path) -> int:
-    """What the demo says of its frames."""
-    return int(re.search(r"faces in (\d+) frames", output)[1])
+    """The number of frames in the demo's output."""
+    return int(re.search(r"faces? in (\d+) frame", output)[1])
 
 
 def faces(args: argparse.Namespace, folder: Path) -> Workload:
@@ -161,7 +165,7 @@ def measure(workload: Workload, root: Path, checkout: str, args: argparse.Namesp
     part = start(workload, workload.part + own, root, args) if workload.part else Run(0, 0, 0, 0)
     items = whole.items - part.items
     if items < 1:
-        raise InputError(f"{workload.whole[-1]}: too little to measure; give more than a clip or a face of each subset")
+        raise InputError(f"{workload.whole[-1]}: too small to measure; give more than a clip or a face of each subset")
     seconds, cpu_seconds = (whole.seconds - part.seconds) / items, (whole.cpu_seconds - part.cpu_seconds) / items
     return {
         "items": whole.items,

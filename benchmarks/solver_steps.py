@@ -1,4 +1,4 @@
-"""One step of a solver: time and memory traffic, and Anderson's method as it is usually written, to compare with."""
+"""One step of a solver: time and memory traffic, and a usual implementation of Anderson's method for comparison."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -21,13 +21,13 @@ from solvers.compaction import Departure
 from solvers.contract import Map
 
 STATE_SHAPE = (98, 64, 64)
-# Long enough for the history of m = 6 to be full, and for a difference of budgets that stands out of the noise.
+# Long enough for a full history of m = 6, and for a difference of budgets that exceeds the noise.
 SHORT_BUDGET, LONG_BUDGET = 8, 24
 
 
 @dataclass(frozen=True, kw_only=True)
 class RecomputedGramConfig(AndersonConfig):
-    """Anderson's method as it is usually written: the Gram matrix is computed anew in every step."""
+    """A usual implementation of Anderson's method: every step computes the whole Gram matrix again."""
 
     def start(self, z0: Tensor) -> "RecomputedGramMethod":  # type: ignore[override]
         """See `SolverConfig.start`."""
@@ -107,7 +107,7 @@ def _tensors(tree: Any) -> list[Tensor]:
 
 
 def free_map(state: Tensor, images: int = 9) -> Map:
-    """An f that costs nothing: it returns random states prepared in advance, one after the other."""
+    """An f without cost: it returns random states, prepared in advance, one after the other."""
     prepared = cycle([torch.randn_like(state) for _ in range(images)])
     return lambda z: next(prepared)
 

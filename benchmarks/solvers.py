@@ -1,4 +1,4 @@
-"""Time and memory traffic of one solver step, beside one evaluation of the cell, on the paper's state size.
+"""Time and memory traffic of one solver step, compared with one evaluation of the cell, at the paper's state size.
 
 python benchmarks/solvers.py                                   # CPU, batch 1 and 8
 python benchmarks/solvers.py --device cuda --batch_sizes 1 8 32 --output_folder results
@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 if __name__ == "__main__":
-    # A script's own folder comes first on the path, and there `solvers` would be the benchmark of that name.
+    # A script's own folder comes first on the path; `solvers` there would be the benchmark of that name.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks.measuring import add_measuring_options, report

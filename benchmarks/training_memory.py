@@ -4,8 +4,8 @@ python benchmarks/training_memory.py                                     # the m
 python benchmarks/training_memory.py --preset paper --device cuda --batch_size 8
 
 The step is that of train_LDEQ_WFLW.py; with "jfb" the evaluations before the tracked one are plain. Every number comes
-from a process of its own. On the CPU it is the growth of the process's peak resident memory from just before the first
-step; on CUDA the peak of the allocator.
+from a separate process. On the CPU it is the growth of the process's peak resident memory from just before the first
+step; on CUDA it is the peak of the allocator.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if __name__ == "__main__":
-    # A script's own folder comes first on the path, and there `solvers` would be the benchmark of that name.
+    # A script's own folder comes first on the path; `solvers` there would be the benchmark of that name.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from benchmarks.measuring import in_new_process, peak_growth, report
@@ -39,7 +39,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--preset", choices=PRESETS, default="mini")
     parser.add_argument("--batch_size", type=positive_integer, default=4)
     parser.add_argument("--device", choices=DEVICES, default="auto")
-    parser.add_argument("--output_folder", type=Path, help="write training_memory.csv there")
+    parser.add_argument("--output_folder", type=Path, help="folder for training_memory.csv")
     return parser.parse_args()
 
 
@@ -66,7 +66,7 @@ def main() -> None:
 
 
 def peak_memory(preset_name: str, rule: GradientRule, evals: int, batch_size: int, device: torch.device) -> int:
-    """Bytes that a few training steps need at most."""
+    """The most bytes that a few training steps need."""
     from dataclasses import replace
 
     import torch

@@ -23,7 +23,7 @@ HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Load a name with its first use, so that `python -m models.ldeq` finds its own module not loaded yet."""
+    """Import a name when it is first used, so that `python -m models.ldeq` runs a module that is not imported yet."""
     if name not in HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(HOMES[name]), name)

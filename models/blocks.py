@@ -8,7 +8,7 @@ NormFactory = Callable[[int], nn.Module]
 
 
 class ConvBlock(nn.Module):
-    """Convolution with bias, LeakyReLU(0.01), norm: in this order, that of the published checkpoints."""
+    """Convolution with bias, LeakyReLU(0.01), norm, in the order of the published checkpoints."""
 
     def __init__(self, in_channels: int, out_channels: int, kernel: int, norm: NormFactory, stride: int = 1):
         super().__init__()

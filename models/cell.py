@@ -44,7 +44,7 @@ class HourglassUp(nn.Module):
 
 
 class Hourglass(nn.Module):
-    """Four levels; `widths` are those of the five resolutions, from full resolution down."""
+    """An hourglass of four levels; `widths` are the widths at its five resolutions, from full resolution down."""
 
     def __init__(self, widths: Sequence[int], norm: NormFactory):
         super().__init__()
@@ -66,16 +66,16 @@ class Hourglass(nn.Module):
 
 
 class LearnedGate(nn.Module):
-    """How much of its new heatmap a channel of the state takes, by what the cell sees and by how far the new one is.
+    """The share g of the new heatmap in the output, for each channel of the state.
 
-    g = sigmoid(a + b log(1 + (d / u)^2)): a is a 1x1 convolution of the hourglass's features, averaged under the new
-    heatmap; d is the distance of the soft-argmax of the new heatmap from that of the old, and u the new one's standard
-    deviation. A state of zeros is far from every landmark, so that it is forgotten at once.
+    g = sigmoid(a + b log(1 + (d / u)^2)), where a is a 1x1 convolution of the hourglass's features, averaged under the
+    new heatmap; d is the distance between the soft-argmax of the new and the old heatmap; u is the standard deviation
+    of the new heatmap. A state of zeros is far from every landmark, so it is forgotten at once.
 
     Args:
         width: channels of the features.
-        channels: Z, of the state.
-        start: g before training where d is zero.
+        channels: Z, channels of the state.
+        start: g before training, at d = 0.
     """
 
     def __init__(self, width: int, channels: int, start: float):
@@ -117,7 +117,7 @@ class Cell(nn.Module):
         )
 
     def embed(self, injection: Tensor) -> Tensor:
-        """The part of the first convolution that sees only the injection, bias included; once per solve.
+        """The part of the first convolution that sees only the injection, with the bias; computed once per solve.
 
         Args:
             injection: (B, C, H, W).
@@ -140,7 +140,7 @@ class Cell(nn.Module):
         """
         mixed = F.conv2d(z, self.fuse.conv.weight[:, : self.state_channels]) + embedded
         features = self.hourglass(self.fuse.norm(self.fuse.activation(mixed)))
-        # In bfloat16 the head would round every heatmap to 8 bits, and the residual could not fall below that.
+        # In bfloat16 the head would round every heatmap to 8 bits, which would limit the residual.
         with torch.autocast(z.device.type, enabled=False):
             features = features.to(z.dtype)
             heatmaps = normalise_heatmaps(self.head(features), self.normalisation, self.beta)

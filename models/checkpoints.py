@@ -85,9 +85,9 @@ ORIGINAL_KINDS: dict[str, type] = {
         ("cell_learn_softargmax_beta", "cell_use_bn_for_explicit", "take_one_less_inference_step", "JFB"), bool
     ),
 }
-"""Of the fields that are numbers or flags."""
+"""Types of the fields that are numbers or flags."""
 
-# Original parameter name -> ours; the first pattern that matches the whole name rules.
+# Original parameter name -> ours; the first pattern that matches the whole name counts.
 ORIGINAL_NAMES = tuple(
     (re.compile(pattern), replacement)
     for pattern, replacement in (
@@ -113,20 +113,20 @@ ORIGINAL_NAMES = tuple(
 
 
 def load_checkpoint(path: str | os.PathLike[str], device: str | torch.device = "cpu") -> LDEQ:
-    """Read a network from our own format or from the original release's `.pth.tar`; which one is told by the content.
+    """Read a network in our own format or in the original release's `.pth.tar` format, recognised by the content.
 
-    A network read from the original format evaluates as the original's two scripts do: all its iterations, whatever its
-    `stochastic_max_iters` says. Its stop rule is ours ("sample"); `with_solver` gives it the original's ("batch").
+    A network in the original format runs as in the original's two scripts: with all its iterations, whatever its
+    `stochastic_max_iters` is. Its stop rule is ours ("sample"); use `with_solver` for the original's ("batch").
 
     Args:
         path: the file.
-        device: where the network is put.
+        device: device of the network.
 
     Returns:
         The network in evaluation mode.
 
     Raises:
-        CheckpointError: the file is missing, truncated, foreign, or does not fit together; nothing is loaded half.
+        CheckpointError: If the file is missing, truncated, of another format or inconsistent; it is never half loaded.
     """
     path = Path(path)
     try:
@@ -138,7 +138,7 @@ def load_checkpoint(path: str | os.PathLike[str], device: str | torch.device = "
         raise CheckpointError(str(problem)) from error
     # A safetensors file is the length of its header in 8 bytes, then the header, which is JSON.
     config, weights = _read_own(path) if head[8:9] == b"{" else _read_original(path)
-    # First without memory: the network that a file describes may be larger than any machine.
+    # First without memory: a file may describe a network that is larger than any machine.
     with torch.device("meta"):
         expected = LDEQ(config).state_dict()
     _check_weights(path, weights, expected)
@@ -149,8 +149,8 @@ def load_checkpoint(path: str | os.PathLike[str], device: str | torch.device = "
 
 
 def weights_digest(model: LDEQ) -> str:
-    """SHA-256 in hexadecimal of what determines the network's values: its weights and its form, not its solver."""
-    # Without the fields that have their default value, so that a new field changes no digest of an older network.
+    """SHA-256 in hexadecimal of the weights and the architecture of a network, without its solver."""
+    # Fields with their default value are left out, so that a new field does not change the digest of older networks.
     config, default = model.config.to_dict(), LDEQConfig().to_dict()
     form = {name: value for name, value in config.items() if value != default[name]}
     for name in ("solver", "gradient", "final_evaluation"):
@@ -164,15 +164,15 @@ def weights_digest(model: LDEQ) -> str:
 
 
 def save_checkpoint(model: LDEQ, path: str | os.PathLike[str], dtype: torch.dtype | None = None) -> None:
-    """Write a network in our own format, aside and then renamed: a failure leaves an older file as it was.
+    """Write a network in our own format; after a failure an older file is intact.
 
     Args:
         model: the network.
-        path: the file, by custom `*.safetensors`.
-        dtype: of the stored floating-point weights, for example torch.float16 for half the size; None keeps theirs.
+        path: the file, usually `*.safetensors`.
+        dtype: dtype of the stored floating-point weights, for example torch.float16 for half the size; None keeps it.
 
     Raises:
-        OutputError: a weight is not finite, or overflows `dtype`; or the file cannot be written.
+        OutputError: If a weight is not finite or overflows `dtype`, or the file cannot be written.
     """
     path = Path(path)
     weights = {
@@ -181,7 +181,7 @@ def save_checkpoint(model: LDEQ, path: str | os.PathLike[str], dtype: torch.dtyp
     }
     for name, tensor in weights.items():
         if not torch.isfinite(tensor).all():
-            raise OutputError(f"{path}: not written, because weight {name} holds values that are not finite")
+            raise OutputError(f"{path}: not written, because weight {name} has values that are not finite")
     metadata = {"format": "pt", CONFIG_KEY: json.dumps(model.config.to_dict())}
     write_bytes(path, safetensors.torch.save(weights, metadata), durable=True)
 
@@ -190,7 +190,7 @@ def _read_own(path: Path) -> tuple[LDEQConfig, dict[str, Tensor]]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            # In half precision on disk, in single precision at work.
+            # Half precision on disk, single precision in use.
             stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise CheckpointError(f"{path}: truncated or not a safetensors file ({error})") from error
@@ -207,7 +207,7 @@ def _read_own(path: Path) -> tuple[LDEQConfig, dict[str, Tensor]]:
 
 
 def _check_kind(path: Path, name: str, tensor: Tensor) -> None:
-    """Make sure that a tensor is an ordinary one, with memory of its own for every element."""
+    """Check that a tensor is an ordinary one, with its own memory for every element."""
     known = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64)
     if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.dtype not in known:
         raise CheckpointError(
@@ -215,7 +215,7 @@ def _check_kind(path: Path, name: str, tensor: Tensor) -> None:
             "numbers are needed"
         )
     if tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size():
-        raise CheckpointError(f"{path}: weight {name} claims {tensor.numel()} numbers that the file does not hold")
+        raise CheckpointError(f"{path}: weight {name} claims {tensor.numel()} numbers, but the file has fewer")
 
 
 def _at_least_single(tensor: Tensor) -> Tensor:
@@ -224,13 +224,13 @@ def _at_least_single(tensor: Tensor) -> Tensor:
 
 def _read_original(path: Path) -> tuple[LDEQConfig, dict[str, Tensor]]:
     try:
-        # An open file, because torch.load would judge a path by its name.
+        # An open file: torch.load would judge a path by its name.
         with path.open("rb") as file, warnings.catch_warnings(), safe_globals([argparse.Namespace]):
             warnings.simplefilter("ignore")
             content = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # on foreign bytes the unpickler raises nearly anything
+    except Exception as error:  # the unpickler raises many kinds of error on other files
         foreign = re.search(r"GLOBAL (\S+) was not an allowed global", str(error))
-        problem = f"refused, because it names {foreign[1]}" if foreign else "truncated, or no checkpoint at all"
+        problem = f"refused, because it names {foreign[1]}" if foreign else "truncated, or not a checkpoint"
         raise CheckpointError(f"{path}: {problem}; expected our own format or the original release's") from error
     if not isinstance(content, dict) or not {"args", "state_dict"} <= content.keys():
         raise CheckpointError(f"{path}: not a checkpoint of the original release, which holds 'args' and 'state_dict'")
@@ -291,7 +291,7 @@ def config_from_original(args: argparse.Namespace) -> LDEQConfig:
 
 
 def _solver_from_original(args: argparse.Namespace) -> SolverConfig:
-    """Budgets and candidates as the original counts them (max_iters leaves out the evaluations that fill a history)."""
+    """Budgets and candidates as in the original (its max_iters does not count the evaluations that fill a history)."""
     if args.stop_mode not in ("rel", "abs"):
         raise ValueError(f"unknown stop_mode {args.stop_mode!r}: 'rel' and 'abs' are known")
     relative = args.stop_mode == "rel"
@@ -327,7 +327,7 @@ def _rename(path: Path, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         else:
             extra.append(name)
     if extra:
-        warnings.warn(f"{path}: left out unknown weights {', '.join(extra)}", stacklevel=4)
+        warnings.warn(f"{path}: ignored unknown weights {', '.join(extra)}", stacklevel=4)
     return renamed
 
 
@@ -336,12 +336,12 @@ def _check_weights(path: Path, weights: dict[str, Tensor], expected: dict[str, T
     if missing:
         raise CheckpointError(f"{path}: {len(missing)} weights are missing, the first: {missing[0]}")
     for name in sorted(weights.keys() - expected.keys()):
-        raise CheckpointError(f"{path}: weight {name} has no place in the network that the file describes")
+        raise CheckpointError(f"{path}: weight {name} is not part of the network that the file describes")
     for name, tensor in weights.items():
         if tensor.shape != expected[name].shape:
             raise CheckpointError(
                 f"{path}: weight {name} is {tuple(tensor.shape)}, the network needs {tuple(expected[name].shape)}"
             )
-        # As the network will hold it: in double precision a number may be finite that is not in single.
+        # Checked in the network's dtype: a number that is finite in double precision may overflow in single precision.
         if not torch.isfinite(tensor.to(expected[name].dtype)).all():
-            raise CheckpointError(f"{path}: weight {name} holds values that are not finite")
+            raise CheckpointError(f"{path}: weight {name} has values that are not finite")

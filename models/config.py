@@ -19,7 +19,7 @@ HEATMAP_STRIDE = 4
 HOURGLASS_LEVELS = 4
 SIZE_MULTIPLE = HEATMAP_STRIDE * 2**HOURGLASS_LEVELS
 
-# Beyond these a network would not fit any machine, or never end: a mistake in a file.
+# A larger network would not fit any machine, or never end: such a value is a mistake in a file.
 MOST_CHANNELS = 16_384
 LARGEST_IMAGE = 8_192
 MOST_EVALUATIONS = 100_000
@@ -28,29 +28,30 @@ LARGEST_BETA = 1e6
 
 @dataclass(frozen=True, kw_only=True)
 class LDEQConfig:
-    """A network.
+    """The configuration of a network.
 
     Attributes:
         landmarks: K, the first channels of the state.
         latent_channels: further channels of the state.
         image_size: S, side of the input in pixels, a multiple of 64; heatmaps are S/4.
-        backbone: what makes the injection.
+        backbone: name of the network that makes the injection.
         injection_channels: width of the injection.
         cell_width: w, width of the hourglass at full resolution.
-        cell_width_increment: added to the width at each level down.
+        cell_width_increment: increase of the width at each level down.
         cell_groups: groups of the cell's group norms; must divide every width.
-        normalisation: how the cell turns its last features into heatmaps.
+        normalisation: how the cell converts its last features into heatmaps.
         softargmax_beta: factor in the exponent of the heatmap normalisation.
         softplus_beta: use softplus(softargmax_beta) instead, as checkpoints with a learned factor do.
-        gate: how much of its new heatmaps f the cell takes, z + g (f - z): "none", all, as the paper's; "constant", g
-            is `gate_start`, a damped cell; "learned", g per sample and channel, see `models.cell.LearnedGate`. The
-            fixed points are the same; what differs is how long the cell remembers where it started.
-        gate_start: g of a constant gate; of a learned one before training, where z and f agree.
+        gate: share g of the new heatmaps f in the cell's output, z + g (f - z): "none", g = 1, as in the paper;
+            "constant", g = `gate_start`, a damped cell; "learned", g per sample and channel, see
+            `models.cell.LearnedGate`. The fixed points are the same; with a smaller g the start is forgotten more
+            slowly.
+        gate_start: g of a constant gate, or g of a learned gate before training if z = f.
         mode: "implicit", a fixed point, or "explicit", `explicit_depth` evaluations.
         explicit_depth: evaluations of the cell in explicit mode.
         explicit_batch_norm: batch norm instead of group norm in the cell, explicit mode only.
         solver: finds the fixed point.
-        final_evaluation: the output is f(z) of the solver's z (taken from the solver where it has it); otherwise z.
+        final_evaluation: the output is f(z) of the solver's z (taken from the solver if it has it); otherwise z.
         gradient: how the fixed point is differentiated.
 
     Raises:
@@ -83,7 +84,7 @@ class LDEQConfig:
             ("landmarks", 1, MOST_CHANNELS),
             ("latent_channels", 0, MOST_CHANNELS),
             ("image_size", SIZE_MULTIPLE, LARGEST_IMAGE),
-            ("injection_channels", 4, MOST_CHANNELS),  # the stem starts with a quarter of them
+            ("injection_channels", 4, MOST_CHANNELS),  # the first layer of the stem has a quarter of them
             ("cell_width", 1, MOST_CHANNELS),
             ("cell_width_increment", 0, MOST_CHANNELS),
             ("cell_groups", 1, MOST_CHANNELS),
@@ -91,7 +92,7 @@ class LDEQConfig:
         ):
             check_integer(name, getattr(self, name), lowest, highest)
         if not isinstance(self.solver, SolverConfig):
-            raise OptionError(f"solver must be the configuration of one, not {type(self.solver).__name__}")
+            raise OptionError(f"solver must be a solver's configuration, not {type(self.solver).__name__}")
         if not isinstance(self.gradient, GradientConfig):
             raise OptionError(f"gradient must be a GradientConfig, not {type(self.gradient).__name__}")
         check_integer("max_evals", self.solver.max_evals, 1, MOST_EVALUATIONS)
@@ -129,7 +130,7 @@ class LDEQConfig:
     def effective_beta(self) -> float:
         """The factor that multiplies the exponent."""
         beta = self.softargmax_beta
-        # The softplus, so that a large beta does not overflow.
+        # Written so that a large beta does not overflow.
         return max(beta, 0) + math.log1p(math.exp(-abs(beta))) if self.softplus_beta else beta
 
     @property
@@ -143,7 +144,7 @@ class LDEQConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "LDEQConfig":
-        """Read what `to_dict` wrote; an absent option has its default, so that files outlive new options.
+        """Read the result of `to_dict`; missing options get their defaults, so that older files stay readable.
 
         Raises:
             OptionError: an unknown option, or one out of range; the message names it.
@@ -196,10 +197,10 @@ PRESETS: dict[str, LDEQConfig] = {
         cell_width_increment=8,
         gate="learned",
         gate_start=0.5,
-        # Hardly a face takes more than 12; with those few left unsolved, rounding alone would move their landmarks.
+        # Hardly any face needs more than 12. Without enough evaluations for those, rounding alone would move landmarks.
         solver=AndersonConfig(max_evals=20, tol=1e-3),
     ),
-    # HRNet-W18 instead of the original's stem, a cell that brings the whole to the paper's 22 M parameters, and a gate.
+    # HRNet-W18 instead of the original's stem, a cell for a total of 22 M parameters as in the paper, and a gate.
     "paper": LDEQConfig(cell_width=192, cell_width_increment=24, gate="learned", gate_start=0.5),
 }
 

@@ -21,11 +21,11 @@ class GradientConfig:
 
     Attributes:
         rule: "jfb", Jacobian-free backpropagation (Fung et al., AAAI 2022): `phantom_steps` tracked evaluations from
-            the solver's iterate (k > 1: phantom gradients, Geng et al., NeurIPS 2021); "ift", the implicit function
-            theorem: the cotangent u = dL/dz + (df/dz)^T u is a fixed point as well, found by `backward_solver`;
-            "unroll", plain evaluations from z0, all tracked: memory grows with the budget, the solver is not used.
+            the solver's iterate (k > 1: phantom gradients, Geng et al., NeurIPS 2021). "ift", the implicit function
+            theorem: `backward_solver` finds the cotangent u, which is a fixed point too, u = dL/dz + (df/dz)^T u.
+            "unroll": plain evaluations from z0, all tracked; memory grows with the budget, and the solver is not used.
         phantom_steps: k of "jfb".
-        backward_solver: of "ift". Its criterion must be relative: cotangents are as small as the loss is.
+        backward_solver: solver of "ift". Its criterion must be relative, because cotangents scale with the loss.
 
     Raises:
         OptionError: an option is out of range.
@@ -49,9 +49,9 @@ class Tracked:
     """The end of a solve that carries a graph.
 
     Attributes:
-        state: (B, ...) the value; its gradient is that of the rule.
-        z: (B, ...) what the last tracked evaluation was given.
-        image: (B, ...) f(z), with the graph of that evaluation back to z where the Jacobian is asked for.
+        state: (B, ...) the value; its gradient follows the rule.
+        z: (B, ...) the argument of the last tracked evaluation.
+        image: (B, ...) f(z), with the graph of that evaluation back to z if the Jacobian is asked for.
     """
 
     state: Tensor
@@ -76,8 +76,8 @@ def deq(
         solver: finds the fixed point.
         gradient: how to differentiate it.
         final_evaluation: the value is f(z) of the solver's z, else z.
-        track: whether a gradient will be asked for.
-        args: tensors (B, ...) that f takes beside z, see `solvers.solve`.
+        track: whether a gradient will be needed.
+        args: tensors (B, ...), further arguments of f, see `solvers.solve`.
 
     Returns:
         state (B, ...) and the solution, which is None for the "unroll" rule.
@@ -98,10 +98,10 @@ def tracked_deq(
     args: Sequence[Tensor] = (),
     jacobian: bool = False,
 ) -> tuple[Tracked, Solution | None]:
-    """`deq` with a graph, and with the tracked evaluation at hand, for example for a penalty on its Jacobian.
+    """`deq` with a graph; also returns the tracked evaluation, for example for a penalty on its Jacobian.
 
     Args:
-        jacobian: whether df/dz of the last tracked evaluation will be asked for, see `Tracked.image`.
+        jacobian: whether df/dz of the last tracked evaluation will be needed, see `Tracked.image`.
 
     The others, and what is returned beside the solution, are as for `deq`.
     """
@@ -113,7 +113,7 @@ def tracked_deq(
     else:
         tracked = _ift(f, solution.z, gradient.backward_solver, args)
     if not final_evaluation:
-        # The value is z itself, and the gradient that of f at z.
+        # The value is z itself, and the gradient is that of f at z.
         tracked = replace(tracked, state=solution.z + (tracked.state - tracked.state.detach()))
     return tracked, solution
 
@@ -123,10 +123,10 @@ def phantom(f: Map, z: Tensor, steps: int, args: Sequence[Tensor] = (), jacobian
 
     Args:
         f: maps (B, ...) to the same shape.
-        z: (B, ...) where they start.
-        steps: how many, at least 1.
-        args: tensors (B, ...) that f takes beside z.
-        jacobian: whether df/dz of the last of them will be asked for.
+        z: (B, ...) their start.
+        steps: their number, at least 1.
+        args: tensors (B, ...), further arguments of f.
+        jacobian: whether df/dz of the last evaluation will be needed.
     """
     z = repeat(f, z.detach().requires_grad_(jacobian), steps - 1, args)
     image = f(z, *args)
@@ -156,10 +156,10 @@ def _ift(f: Map, z: Tensor, backward_solver: SolverConfig, args: Sequence[Tensor
 class _ImplicitCotangent(torch.autograd.Function):
     """Identity whose backward replaces the cotangent g by the solution u of u = g + (df/dz)^T u.
 
-    No sample leaves this solve. The product (df/dz)^T u runs through one graph of the whole batch and costs the same
-    when most of u is zero. A graph of the samples that remain would cost one more evaluation of f and, as the whole
-    one must wait for the gradient of the weights, the memory of a second set of activations. That pays only where few
-    cotangents take many evaluations more than the rest; where f contracts well, nearly all take the same one or two.
+    No sample leaves this solve. The product (df/dz)^T u uses one graph of the whole batch and costs the same if most of
+    u is zero. A graph of the remaining samples would cost one more evaluation of f and the memory of a second set of
+    activations, because the first graph is still needed for the gradient of the weights. That would pay only if few
+    cotangents needed many more evaluations than the others. If f contracts well, nearly all need the same one or two.
     """
 
     @staticmethod

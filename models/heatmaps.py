@@ -7,7 +7,7 @@ from torch import Tensor
 
 Normalisation = Literal["softargmax", "linear", "none"]
 
-# Added to the mass of a heatmap before dividing by it, as in the published checkpoints.
+# Added to the mass of a heatmap before the division by it, as in the published checkpoints.
 MASS_FLOOR = 1e-4
 
 
@@ -31,7 +31,7 @@ def normalise_heatmaps(raw: Tensor, normalisation: Normalisation, beta: float) -
 
 
 def soft_argmax(heatmaps: Tensor) -> tuple[Tensor, Tensor]:
-    """Expected position and its standard deviation, of heatmaps seen as distributions over their pixels.
+    """Expected position and its standard deviation; a heatmap is treated as a distribution over its pixels.
 
     Args:
         heatmaps: (B, K, H, W), non-negative, H = W.

@@ -5,7 +5,7 @@ python -m models.ldeq --summary --preset paper
 """
 
 if __name__ == "__main__":
-    # `python -m models.ldeq --summary`; first of all, since torch is slow to load and `--help` does without it.
+    # `python -m models.ldeq --summary`, before the imports: torch is slow to load and `--help` does not need it.
     import sys
 
     from models.summary import main
@@ -30,15 +30,15 @@ from solvers import Solution, SolverConfig
 
 @dataclass(frozen=True)
 class LDEQOutput:
-    """What the network returns.
+    """The output of the network.
 
     Attributes:
         keypoints: (B, K, 2) x, y in [0, 1] of the image.
         uncertainty: (B, K) standard deviation of the heatmap, in the unit of the keypoints. The original release's
             field of this name mixes units; nothing in the evaluation uses it.
-        heatmaps: (B, K, H, W) as they enter the soft-argmax, H = W = S/4.
-        z_star: (B, Z, H, W) the final state, detached, ready to be the next frame's z0.
-        solution: of the solver; None where there is none, in explicit mode and for gradients by the "unroll" rule.
+        heatmaps: (B, K, H, W), the input of the soft-argmax, H = W = S/4.
+        z_star: (B, Z, H, W) the final state, detached, usable as the next frame's z0.
+        solution: result of the solver; None in explicit mode and for gradients by the "unroll" rule.
     """
 
     keypoints: Tensor
@@ -52,8 +52,8 @@ class LDEQ(nn.Module):
     """The landmark deep equilibrium model (section 3 of the paper).
 
     Attributes:
-        config: all that describes it.
-        source: the checkpoint that it was read from; None for a new one.
+        config: its full description.
+        source: the checkpoint that it was read from; None for a new network.
     """
 
     def __init__(self, config: LDEQConfig):
@@ -70,7 +70,7 @@ class LDEQ(nn.Module):
         return other
 
     def embed(self, images: Tensor) -> Tensor:
-        """All that is computed once per image: (B, 3, S, S) -> (B, cell width, S/4, S/4), for `Cell.forward`.
+        """The part that is computed once per image: (B, 3, S, S) -> (B, cell width, S/4, S/4), for `Cell.forward`.
 
         Raises:
             ValueError: the images have another shape.
@@ -102,7 +102,7 @@ class LDEQ(nn.Module):
 
         Args:
             images: (B, 3, S, S) ImageNet-normalised RGB, S = config.image_size.
-            z0: (B, Z, S/4, S/4) where the solve starts, for example the previous frame's `z_star`; None means zeros.
+            z0: (B, Z, S/4, S/4) start of the solve, for example the previous frame's `z_star`; None means zeros.
 
         Raises:
             ValueError: a shape is not as above.

@@ -1,10 +1,10 @@
-"""Recurrence without recurrence (RwR): each frame's solve starts from the fixed point of the frame before.
+"""Recurrence without recurrence (RwR): each frame's solve starts from the fixed point of the previous frame.
 
-Faithful RwR gives every frame, the first included, the same few evaluations by plain fixed-point iteration, from zeros
-on the first frame and from z*_{t-1}, carried unchanged, on the others. Where the cell contracts so fast that two
-evaluations come close to the fixed point from anywhere, such a start saves evaluations and steadies little. The
-paper's own form is z_t = argmin ||z - z*_{t-1}||^2 subject to f(z) = z; `pull` approximates it by a proximal step, and
-`carry` first moves z*_{t-1} to where the face is now, so that the pull acts against jitter and not against motion.
+Faithful RwR gives every frame, including the first, the same few evaluations of plain fixed-point iteration: from zeros
+on the first frame, and from the unchanged z*_{t-1} on the others. If the cell contracts so fast that two evaluations
+come close to the fixed point from any start, this saves evaluations but hardly lowers the jitter. The paper defines RwR
+by z_t = argmin ||z - z*_{t-1}||^2 subject to f(z) = z. `pull` approximates this by a proximal step. `carry` first moves
+z*_{t-1} with the face, so that the pull acts against jitter and not against motion.
 """
 
 import math
@@ -28,18 +28,18 @@ SMALLEST_DEVIATION = 1e-6
 class RwRConfig:
     """How the frames of a video are solved one after another.
 
-    With a pull, the state of a frame is, landmark by landmark, p * carried + (1 - p) * f(z). p is `pull` where the
-    landmark just found agrees with the carried one, and falls as they differ: p = pull / (1 + (d / (r u))^2), with the
-    distance d, the standard deviation u of the heatmap and r of `release`. So sure landmarks that move (a blink) follow
-    at once, and unsure ones stay. Latent channels follow the median landmark.
+    With a pull, the state of each landmark is p * carried + (1 - p) * f(z). p equals `pull` if the new landmark agrees
+    with the carried one, and falls with their distance d: p = pull / (1 + (d / (r u))^2), where u is the standard
+    deviation of the heatmap and r is `release`. So sure landmarks that move (a blink) follow at once, and unsure ones
+    stay. Latent channels use the median p of the landmarks.
 
     Attributes:
         max_iters: evaluations of the cell per frame, before the final one.
         final_evaluation: whether one more evaluation gives the landmarks.
-        carry: what happens to z*_{t-1}: "unchanged", as in the original; "crop", it is resampled so that it stays
-            where it was in the frame although the crop has moved; "face", the same, and before the pull it is moved
-            once more, with the face, by the similarity that takes the landmarks of the previous frame to those found.
-        follow: share of that last motion, in (0, 1]; the rest is taken for jitter of the whole face.
+        carry: how z*_{t-1} is moved: "unchanged", as in the original; "crop", resampled so that it keeps its place in
+            the frame when the crop moves; "face", like "crop", and before the pull it is also moved with the face, by
+            the similarity transform from the landmarks of the previous frame to the new ones.
+        follow: share of this last motion, in (0, 1]; the rest counts as jitter of the whole face.
         pull: p in [0, 1); 0 is faithful RwR.
         release: r, positive; infinity keeps the pull constant.
 
@@ -73,17 +73,17 @@ VARIANTS: dict[str, RwRConfig] = {
     "damped": RwRConfig(pull=0.3),
     "steady": RwRConfig(carry="face", follow=0.5, pull=0.4, release=0.5),
 }
-"""RwR of the original release; the same with the state moved as the crop moves; with a constant pull; and the steadiest
-that costs no accuracy (see the README)."""
+"""RwR of the original release; the same with the state moved with the crop; with a constant pull; and the variant with
+the least jitter at the same accuracy (see docs/video.md)."""
 
 
 @dataclass(frozen=True, eq=False)
 class Carried:
-    """What was known of the frames before, moved to where the faces are now as far as `RwRConfig.carry` says.
+    """The state of the previous frames, moved as `RwRConfig.carry` says.
 
     Attributes:
-        state: (B, Z, H, W) that the solve of the frames starts from.
-        keypoints: (B, K, 2) that go with it.
+        state: (B, Z, H, W), the start of the solve.
+        keypoints: (B, K, 2) of this state.
     """
 
     state: Tensor
@@ -91,7 +91,7 @@ class Carried:
 
 
 def warm_start(config: RwRConfig, state: Tensor, keypoints: Tensor, moved: Tensor | None) -> Carried:
-    """Where the solve of the next frames starts.
+    """The start of the next frames' solve.
 
     Args:
         config: how a frame is solved from the one before.
@@ -106,7 +106,7 @@ def warm_start(config: RwRConfig, state: Tensor, keypoints: Tensor, moved: Tenso
 
 
 def pull_back(config: RwRConfig, carried: Carried, found: Tensor, keypoints: Tensor, deviation: Tensor) -> Tensor:
-    """The state of the frames between the one carried and the one found, see `RwRConfig`.
+    """The state of the frames, between the carried state and the found state, see `RwRConfig`.
 
     Args:
         config: with a pull.
@@ -143,7 +143,7 @@ def agreement(carried: Tensor, found: Tensor, deviation: Tensor, release: float)
 
 
 def partial_motion(matrices: Tensor, share: float) -> Tensor:
-    """The affine maps (B, 2, 3) that move every point by a share of what the given ones do."""
+    """The affine maps (B, 2, 3) that move every point by a share of the given maps' motion."""
     identity = torch.eye(2, 3, dtype=matrices.dtype, device=matrices.device)
     return torch.lerp(identity.expand_as(matrices), matrices, share)
 
@@ -168,7 +168,7 @@ def transform_points(points: Tensor, matrices: Tensor) -> Tensor:
 
 
 def carry_state(state: Tensor, matrices: Tensor) -> Tensor:
-    """Move a state as the landmarks in it move, bilinear, zero where it comes from outside.
+    """Move a state together with its landmarks, by bilinear sampling, with zeros from outside.
 
     Args:
         state: (B, Z, H, W), a landmark at column j, row i having the coordinates (j / W, i / H).
@@ -189,9 +189,9 @@ def carry_state(state: Tensor, matrices: Tensor) -> Tensor:
 
 
 def invert_2x2(matrices: Tensor) -> Tensor:
-    """The inverses of (B, 2, 2), not finite for one that is flat or not finite, and no error for those beside it.
+    """The inverses of (B, 2, 2); singular matrices, and those that are not finite, give values that are not finite.
 
-    By the closed form: the routines of linear algebra libraries cannot all be captured in a CUDA graph.
+    Uses the closed form: not all routines of linear algebra libraries can be captured in a CUDA graph.
     """
     (a, b), (c, d) = (row.unbind(dim=1) for row in matrices.unbind(dim=1))
     adjugate = torch.stack([d, -b, -c, a], dim=1).view(-1, 2, 2)
@@ -199,10 +199,10 @@ def invert_2x2(matrices: Tensor) -> Tensor:
 
 
 def fit_similarity(source: Tensor, target: Tensor, deviation: Tensor) -> Tensor:
-    """The similarity that takes one set of landmarks to another, by reweighted least squares.
+    """The similarity transform from one set of landmarks to another, by reweighted least squares.
 
-    Landmarks weigh 1 / deviation^2, and those that move otherwise than the face does (a blink, the mouth) less: by the
-    weights of a Cauchy distribution whose scale follows from the median.
+    A landmark has the weight 1 / deviation^2. Landmarks that do not move with the face (a blink, the mouth) get less,
+    by the weights of a Cauchy distribution whose scale is computed from the median.
 
     Args:
         source: (B, K, 2).
@@ -222,7 +222,7 @@ def fit_similarity(source: Tensor, target: Tensor, deviation: Tensor) -> Tensor:
 
 
 def weighted_similarity(source: Tensor, target: Tensor, weights: Tensor) -> Tensor:
-    """Rotation, scale and shift of least weighted squared distance (Umeyama, TPAMI 1991, without reflection).
+    """Rotation, scale and shift with the smallest weighted squared distance (Umeyama, TPAMI 1991; no reflection).
 
     Args:
         source: (B, K, 2), not all at one place.

@@ -1,4 +1,4 @@
-"""Layers and parameters of a preset on the screen: `python -m models.ldeq --summary`."""
+"""Print the layers and parameters of a preset: `python -m models.ldeq --summary`."""
 
 import argparse
 
@@ -10,10 +10,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m models.ldeq", description="Print the layers and the parameters of a network."
     )
-    parser.add_argument("--summary", action="store_true", required=True, help="what to print")
+    parser.add_argument("--summary", action="store_true", required=True, help="print layers and parameters")
     parser.add_argument("--preset", choices=PRESETS, default="mini")
     args = parser.parse_args()
-    # Loaded here, since torch is slow to load and `--help` does without it.
+    # Imported here, because torch is slow to load and `--help` does not need it.
     from torch import Tensor, nn
     from torchinfo import summary
 
@@ -21,7 +21,7 @@ def main() -> None:
     from models.ldeq import LDEQ
 
     class OneEvaluation(nn.Module):
-        """Backbone and one evaluation of the cell, in tensors alone, as torchinfo needs it."""
+        """Backbone and one evaluation of the cell, with tensors only, because torchinfo needs that."""
 
         def __init__(self, model: LDEQ):
             super().__init__()

@@ -17,10 +17,10 @@ SOLVERS: dict[str, type[SolverConfig]] = {
 
 
 def solver_config(name: str, **options: Any) -> SolverConfig:
-    """The configuration of a solver by name, as files and command lines give it.
+    """The configuration of a solver by name, for files and command lines.
 
     Raises:
-        ValueError: an unknown solver or option, with the known ones named.
+        ValueError: If the solver or an option is unknown; the message lists the known ones.
     """
     if name not in SOLVERS:
         raise ValueError(f"unknown solver {name!r}; known: {', '.join(SOLVERS)}")

@@ -14,17 +14,17 @@ Ridge = Literal["relative", "absolute"]
 
 @dataclass(frozen=True, kw_only=True)
 class AndersonConfig(SolverConfig):
-    """Anderson acceleration; the answer is the iterate of lowest residual.
+    """Anderson acceleration; the answer is the iterate with the lowest residual.
 
     With g_i = f(z_i) - z_i over the last m evaluations, the weights alpha, which sum to one, minimise
     ||sum alpha_i g_i||^2 + ridge, and z_new = beta * sum alpha_i f(z_i) + (1 - beta) * sum alpha_i z_i.
-    The first step is the plain one, z_1 = f(z_0).
+    The first step is a plain one, z_1 = f(z_0).
 
     Attributes:
-        m: how many of the last evaluations are mixed.
+        m: number of last evaluations that are mixed.
         lam: strength of the ridge.
         ridge: "relative", lam * sum alpha_i^2 ||g_i||^2, which does not depend on the scale of the problem; or
-            "absolute", lam * sum alpha_i^2, that of the original release (lam = 1e-4).
+            "absolute", lam * sum alpha_i^2, as in the original release (lam = 1e-4).
         beta: damping in (0, 1]; 1 is undamped.
 
     Example:
@@ -53,15 +53,15 @@ class AndersonConfig(SolverConfig):
 
 
 def update_gram(gram: Tensor, differences: Tensor, slot: int) -> None:
-    """Renew one row and one column of a Gram matrix in place.
+    """Recompute one row and one column of a Gram matrix in place.
 
     Args:
         gram: (B, m, m) inner products.
-        differences: (B, n, N), n <= m: the vectors that are in use.
-        slot: which of them is new.
+        differences: (B, n, N), n <= m: the vectors in use.
+        slot: index of the new vector.
     """
     used = differences.shape[1]
-    # As a row times a matrix: on a CPU the batched product with a column is several times slower.
+    # A row times a matrix: on a CPU the batched product with a column is several times slower.
     row = torch.bmm(differences[:, slot].unsqueeze(1), differences.transpose(1, 2)).squeeze(1)
     gram[:, slot, :used] = row
     gram[:, :used, slot] = row
@@ -75,7 +75,7 @@ def mixing_weights(gram: Tensor, newest: int, lam: float, ridge: Ridge) -> Tenso
 
     Args:
         gram: (B, n, n) inner products of the g_i.
-        newest: the slot that takes everything where the system has no finite solution (for example a zero residual).
+        newest: the slot that gets all the weight if the system has no finite solution (for example a zero residual).
         lam: strength of the ridge.
         ridge: see `AndersonConfig`.
 
@@ -106,7 +106,7 @@ class AndersonMethod:
         self.config = config
         self.depth = min(config.m, config.max_evals)
         self.differences = z0.new_empty(batch, self.depth, size)
-        # beta is constant, so what a step mixes is stored ready: beta f(z) + (1 - beta) z.
+        # beta is constant, so the mixed vectors beta f(z) + (1 - beta) z are stored.
         self.damped_images = z0.new_empty(batch, self.depth, size)
         self.gram = z0.new_zeros(batch, self.depth, self.depth)
         self.steps = 0
@@ -116,7 +116,7 @@ class AndersonMethod:
         return self.differences[:, self.steps % self.depth]
 
     def next_iterate(self, z: Tensor, f_z: Tensor, difference: Tensor) -> Tensor:
-        """See `Method.next_iterate`; `difference` is what was written into `residual_buffer`."""
+        """See `Method.next_iterate`; `difference` is the vector in `residual_buffer`."""
         slot = self.steps % self.depth
         if self.config.beta == 1:
             self.damped_images[:, slot].copy_(f_z)

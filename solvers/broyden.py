@@ -11,12 +11,12 @@ from solvers.contract import SolverConfig, require
 
 @dataclass(frozen=True, kw_only=True)
 class BroydenConfig(SolverConfig):
-    """Quasi-Newton steps on g(z) = f(z) - z, without a line search; the answer is the iterate of lowest residual.
+    """Quasi-Newton steps on g(z) = f(z) - z, without a line search; the answer is the iterate with the lowest residual.
 
-    The inverse Jacobian starts as -I (so the first step is plain iteration) and gains one rank-one term a step.
+    The inverse Jacobian starts as -I (so the first step is plain iteration) and gains one rank-one term per step.
 
     Attributes:
-        memory: how many rank-one terms are kept; the oldest is dropped first.
+        memory: number of rank-one terms that are kept; the oldest is dropped first.
 
     Example:
         >>> import torch
@@ -90,12 +90,12 @@ class BroydenMethod:
         used = min(self.terms, self.capacity)
         slot = self.terms % self.capacity
         if self.terms >= self.capacity:
-            # Dropped before the update, so that what is kept still maps `change` to `step` (the secant condition).
+            # Dropped before the update, so that the kept terms still map `change` to `step` (the secant condition).
             self.u[:, slot] = 0
         u, v = self.u[:, :used], self.v[:, :used]
         new_v = low_rank_product(v, u, step)
         new_u = (step - low_rank_product(u, v, change)) / (new_v * change).sum(dim=1, keepdim=True)
-        # A degenerate update (no change of g) is left out instead of spoiling every later step.
+        # A degenerate update (no change of g) is skipped, because it would spoil every later step.
         torch.nan_to_num(new_u, nan=0, posinf=0, neginf=0, out=self.u[:, slot])
         torch.nan_to_num(new_v, nan=0, posinf=0, neginf=0, out=self.v[:, slot])
         self.terms += 1

@@ -1,4 +1,4 @@
-"""The map f as a solver sees it: on flattened samples, and held to its contract."""
+"""The map f for a solver: on flattened samples, with checks of its contract."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from solvers.contract import Map
 
 
 class StateLayout:
-    """Flattens a state (n, ...) to (n, N) and back, without copying one that is contiguous or channels-last."""
+    """Flattens a state (n, ...) to (n, N) and back; contiguous and channels-last states are not copied."""
 
     def __init__(self, z0: Tensor):
         self.shape = z0.shape[1:]
@@ -37,11 +37,11 @@ class CheckedMap:
 
     Args:
         f: see `solvers.solve`.
-        z0: (B, ...) where the solve starts.
-        args: tensors (B, ...) that f takes beside z.
+        z0: (B, ...) start of the solve.
+        args: tensors (B, ...), further arguments of f.
 
     Raises:
-        ValueError: z0 or args are not as `solvers.solve` says.
+        ValueError: If z0 or args do not fulfil the conditions of `solvers.solve`.
     """
 
     def __init__(self, f: Map, z0: Tensor, args: Sequence[Tensor]):
@@ -50,7 +50,7 @@ class CheckedMap:
         for index, arg in enumerate(args):
             if not isinstance(arg, Tensor) or arg.shape[:1] != z0.shape[:1]:
                 found = f"shape {tuple(arg.shape)}" if isinstance(arg, Tensor) else type(arg).__name__
-                raise ValueError(f"args[{index}] must be a tensor of {z0.shape[0]} samples as z0 is, not {found}")
+                raise ValueError(f"args[{index}] must be a tensor of {z0.shape[0]} samples like z0, not {found}")
         self.f = f
         self.layout = StateLayout(z0)
         self.dtype = torch.promote_types(z0.dtype, torch.float32)
@@ -61,7 +61,7 @@ class CheckedMap:
         """Evaluate f.
 
         Raises:
-            ValueError: f changed an argument in place, or returned what is not a state.
+            ValueError: If f changed an argument in place, or did not return a state.
         """
         inputs = [with_version(self.layout.restore(z)), *self.args]
         versions = [tensor._version for tensor in inputs]
@@ -69,12 +69,12 @@ class CheckedMap:
         for index, (tensor, version) in enumerate(zip(inputs, versions, strict=True)):
             if tensor._version != version:
                 name = "z" if index == 0 else f"args[{index - 1}]"
-                raise ValueError(f"f changed its argument {name} in place; it must leave it and return a new tensor")
+                raise ValueError(f"f changed its argument {name} in place; it must return a new tensor instead")
         self._check(image, inputs[0])
         return self.layout.flatten(image).to(self.dtype)
 
     def drop(self, departure: Departure) -> None:
-        """Go on with the arguments of the samples that stay."""
+        """Keep the arguments of the samples that stay."""
         self.args = [with_version(departure.select(arg)) for arg in self.args]
 
     def _check(self, image: Tensor, z: Tensor) -> None:
@@ -82,8 +82,8 @@ class CheckedMap:
             raise ValueError(f"f must return a tensor of shape {tuple(z.shape)}, not {type(image).__name__}")
         if image.shape != z.shape:
             raise ValueError(
-                f"f must keep the shape {tuple(z.shape)}, but returned {tuple(image.shape)}; where samples leave the "
-                "batch, tensors that f takes of every sample belong into args"
+                f"f must keep the shape {tuple(z.shape)}, but returned {tuple(image.shape)}; samples leave the batch, "
+                "so tensors with a row per sample must be passed in args"
             )
         fits = image.dtype == self.dtype or (
             image.is_floating_point() and torch.promote_types(image.dtype, self.dtype) == self.dtype
@@ -96,7 +96,7 @@ class CheckedMap:
 
 
 def with_version(tensor: Tensor) -> Tensor:
-    """The tensor itself, or, for one made in inference mode, the same memory with a counter of changes in place."""
+    """The tensor itself, or for an inference-mode tensor the same memory with a counter of in-place changes."""
     if not tensor.is_inference():
         return tensor
     with torch.inference_mode(False):

@@ -1,4 +1,4 @@
-"""Compaction: samples that have stopped leave the batch, so that nothing more is computed for them."""
+"""Compaction: samples that have stopped leave the batch, which saves their further evaluations."""
 
 from collections.abc import Sequence
 
@@ -7,13 +7,13 @@ from torch import Tensor
 
 
 class Departure:
-    """Samples leave a batch: rows behind its new end move into the places that became free.
+    """Samples leave a batch: rows behind its new end move into the free places.
 
-    So a row that stays where it is costs nothing, and no more rows move than leave. The places are integers of the
-    host: an accelerator, whose transfer of `running` has been waited for, need not wait for one in the other direction.
+    So rows that keep their place cost nothing, and at most as many rows move as leave. The places are integers on the
+    host: an accelerator has already transferred `running`, and needs no second transfer.
 
     Args:
-        running: of every row of the batch, whether it stays.
+        running: for every row of the batch, whether it stays.
     """
 
     def __init__(self, running: Sequence[bool]):
@@ -29,7 +29,7 @@ class Departure:
         return rows[: self.remaining]
 
     def select(self, rows: Tensor) -> Tensor:
-        """The rows that stay, (n, ...) -> (n', ...), of what others own too: a copy, or a view where none moves."""
+        """The rows that stay, (n, ...) -> (n', ...), of a tensor with other owners: a copy, or a view if none moves."""
         if not self.moves:
             return rows[: self.remaining]
         kept = rows[: self.remaining].clone()
@@ -38,7 +38,7 @@ class Departure:
         return kept
 
     def swap(self, rows: Tensor) -> None:
-        """Put the rows that stay first, in place, and keep those that leave behind them."""
+        """Move the rows that stay to the front, in place, and keep the others behind them."""
         for place, row in self.moves:
             leaving = rows[place].clone()
             rows[place].copy_(rows[row])
@@ -46,7 +46,7 @@ class Departure:
 
 
 class Roster:
-    """Which row holds which sample once some have left; until then every sample is in its own row.
+    """The map from rows to samples after some samples have left; before that every sample is in its own row.
 
     Args:
         samples: B.
@@ -60,7 +60,7 @@ class Roster:
         self.order: Tensor | None = None
 
     def drop(self, departure: Departure) -> None:
-        """Follow the rows."""
+        """Update the map for rows that move."""
         if self.order is None:
             self.order = torch.arange(self.samples, device=self.device)
         departure.swap(self.order)

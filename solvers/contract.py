@@ -1,4 +1,4 @@
-"""What every solver shares: its options, how a solve can end, and what it returns."""
+"""The contract of all solvers: the options, the ways in which a solve can end, and the result."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class Status(IntEnum):
 
     @property
     def text(self) -> str:
-        """A sentence for people."""
+        """A sentence for the user."""
         return {
             Status.BUDGET_SPENT: "the budget of evaluations was spent before the residual fell below the tolerance",
             Status.CONVERGED: "the residual fell below the tolerance",
@@ -36,14 +36,15 @@ class Solution:
     """The outcome of a solve, per sample.
 
     Attributes:
-        z: (B, ...) the chosen iterate: the last value of f for the fixed-point solver, the iterate of lowest residual
-            for the others. Where there is no candidate, the last finite value of f, else z0.
-        f_z: (B, ...) the image of `z`, or None where nobody has computed it. Without a candidate it repeats `z`.
+        z: (B, ...) the chosen iterate: the last value of f for the fixed-point solver, the iterate with the lowest
+            residual for the others. Without a candidate it is the last finite value of f, or else z0.
+        f_z: (B, ...) the image of `z`, or None if it was not computed. Without a candidate it repeats `z`.
         residual: (B,) residual of the chosen iterate; for the fixed-point solver that of the last evaluation.
-        evals: (B,) int64, evaluations of f that the sample has used.
+        evals: (B,) int64, evaluations of f that the sample used.
         status: (B,) int64, values of `Status`.
-        trace: (T, B) residual of every evaluation, NaN after a sample has stopped; T is the most that any sample used.
-        trajectory: (T, B, ...) the iterate of every evaluation, NaN after a sample has stopped; None unless asked for.
+        trace: (T, B) residual of every evaluation, NaN after a sample has stopped; T is the largest number of
+            evaluations of any sample.
+        trajectory: (T, B, ...) the iterate of every evaluation, NaN after a sample has stopped; None unless requested.
     """
 
     z: Tensor
@@ -58,13 +59,13 @@ class Solution:
 class Method(Protocol):
     """The state of one solver during one solve, on flattened samples (B, N).
 
-    `returns_best` says which iterate is the answer: the one of lowest residual (True) or the last value of f (False).
+    `returns_best` chooses the answer: the iterate with the lowest residual (True) or the last value of f (False).
     """
 
     returns_best: bool
 
     def residual_buffer(self) -> Tensor | None:
-        """Where the next f(z) - z is to be written, (B, N); None for a fresh tensor."""
+        """The memory for the next f(z) - z, (B, N); None for a new tensor."""
         ...
 
     def next_iterate(self, z: Tensor, f_z: Tensor, difference: Tensor) -> Tensor:
@@ -72,34 +73,35 @@ class Method(Protocol):
         ...
 
     def drop(self, departure: Departure) -> None:
-        """Samples have left: keep of all that is remembered, per sample, the rows that stay.
+        """Samples have left: keep the rows that stay of all stored values.
 
-        Called after `next_iterate`, only where samples leave the batch. What f or the caller may hold, as z, f(z) and
-        z0, is taken by `departure.select`; what is the method's own by `departure.shrink`.
+        Called after `next_iterate`, only if samples leave the batch. Use `departure.select` for tensors that f or the
+        caller may also hold, such as z, f(z) and z0, and `departure.shrink` for the method's own tensors.
         """
         ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class SolverConfig:
-    """Options that all solvers have.
+    """Options of all solvers.
 
     Attributes:
         max_evals: budget, in evaluations of f.
-        tol: a sample has converged when its residual is below; 0 spends the whole budget and never waits for a device.
+        tol: a sample has converged when its residual is below this; 0 uses the whole budget and never waits for a
+            device.
         criterion: "relative", ||f(z) - z|| / ||f(z)||, or "absolute", ||f(z) - z||.
-        stop_rule: "sample", each stops on its own residual, so that a result never depends on the rest of the batch; or
-            "batch", the rule of the original release: all stop when the mean of their residuals is below `tol`, and the
-            iterate is chosen for the batch as a whole.
-        min_evals: no convergence test and no candidate for the best iterate before this evaluation.
+        stop_rule: "sample": each sample stops on its own residual, so that a result never depends on the rest of the
+            batch. "batch", the rule of the original release: all stop when the mean of their residuals is below `tol`,
+            and the iterate is chosen for the whole batch.
+        min_evals: first evaluation with a convergence test and a candidate for the best iterate.
         record_trajectory: keep every iterate (`Solution.trajectory`); memory grows with the evaluations.
-        compact: whether samples that have stopped leave the batch that f is given. None: on a CPU, where `solve` is
-            given `args`. True: everywhere; on an accelerator at the checks that it waits for anyway, so never where
-            `tol` is 0. Without `args` that is a promise that f closes over no tensor (B, ...). False: nowhere, f always
-            sees the whole batch. The "batch" rule, by which all stop at once, has no use for it.
+        compact: whether samples that have stopped leave f's batch. None: only on a CPU and if `solve` has `args`. True:
+            always, except that an accelerator does it only at convergence tests, so never if `tol` is 0; without `args`
+            f must then not close over a tensor (B, ...). False: never, f always gets the whole batch. It has no effect
+            with the "batch" rule, because all samples stop at once.
 
     Raises:
-        ValueError: an option is out of range.
+        ValueError: If an option is out of range.
     """
 
     max_evals: int = 12
@@ -119,8 +121,8 @@ class SolverConfig:
         require(self.compact is None or isinstance(self.compact, bool), "compact", self.compact, "True, False or None")
 
     def start(self, z0: Tensor) -> Method:
-        """A fresh `Method` for a solve from `z0` (B, N)."""
-        raise NotImplementedError(f"{type(self).__name__} does not say how it iterates: give it a method start(z0)")
+        """A new `Method` for a solve from `z0` (B, N)."""
+        raise NotImplementedError(f"{type(self).__name__} has no method start(z0); define one")
 
 
 def require(holds: bool, option: str, value: object, expected: str) -> None:

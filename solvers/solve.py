@@ -1,4 +1,4 @@
-"""The loop around every solver: evaluate, measure, choose, stop, step, and let go of what has stopped."""
+"""The loop of all solvers: evaluate, measure, choose, stop, step, and drop samples that have stopped."""
 
 from collections.abc import Sequence
 
@@ -9,21 +9,21 @@ from solvers.checked_map import CheckedMap
 from solvers.compaction import Departure, Roster
 from solvers.contract import Map, Solution, SolverConfig, Status
 
-# Asking which samples have stopped waits for an accelerator; a stopped sample no longer changes meanwhile.
+# A check for stopped samples waits for an accelerator, so it is rare; a stopped sample does not change meanwhile.
 ACCELERATOR_CHECK_INTERVAL = 4
 
 
 class Rows:
-    """Values (B, N) that are overwritten sample by sample; the tensor that they start as is left as it is."""
+    """Values (B, N) that are overwritten sample by sample; the initial tensor is not changed."""
 
     def __init__(self, start: Tensor):
         self.values = start
         self._owned = False
 
     def overwrite(self, chosen: Tensor, values: Tensor) -> None:
-        """Take `values` (n, N) where `chosen` (n,), of the first n rows."""
+        """Write `values` (n, N) into the first n rows where `chosen` (n,) is true."""
         if chosen.device.type == "cpu":
-            # Here a look costs nothing, and all or none, as always with one sample, is several times cheaper.
+            # A check is cheap here. All or none (always the case with one sample) is several times cheaper.
             taken = int(chosen.sum())
             if taken == 0 and self._owned:
                 return
@@ -40,7 +40,7 @@ class Rows:
             self._own(torch.where(chosen.unsqueeze(1), values, rows))
 
     def drop(self, departure: Departure) -> None:
-        """Rows of samples that leave go behind the others."""
+        """Move the rows of samples that leave behind the others."""
         if not self._owned:
             self._own(self.values.clone())
         departure.swap(self.values)
@@ -67,7 +67,7 @@ class LastImage:
     def offer(
         self, z: Tensor, f_z: Tensor, residual: Tensor, measure: Tensor, running: Tensor, candidate: bool
     ) -> None:
-        """Take f(z) for the samples that still run and whose residual is finite."""
+        """Store f(z) for the running samples with a finite residual."""
         self.image.overwrite(running & residual.isfinite(), f_z)
         overwrite(self.residual, running, residual)
 
@@ -78,7 +78,7 @@ class LastImage:
 
 
 class BestIterate:
-    """Chooses the iterate of lowest measure, and keeps its image; the last finite value of f where there is none."""
+    """Chooses the iterate with the lowest measure, and keeps its image; without one, the last finite value of f."""
 
     def __init__(self, z0: Tensor):
         self.iterate = Rows(z0)
@@ -99,7 +99,7 @@ class BestIterate:
     def offer(
         self, z: Tensor, f_z: Tensor, residual: Tensor, measure: Tensor, running: Tensor, candidate: bool
     ) -> None:
-        """Take z where it is better than all before, and the finite f(z) of a sample that has no candidate yet."""
+        """Store z if it is better than all before, or a finite f(z) for a sample without a candidate."""
         lowest = first_rows(self.measure, len(z))
         undecided = running & lowest.isposinf()
         known = undecided & residual.isfinite()
@@ -120,9 +120,9 @@ class BestIterate:
 
 
 class Record:
-    """What has become of every sample: still running or how it ended, its evaluations, residuals and iterates.
+    """The progress of every sample: running or how it ended, its evaluations, residuals and iterates.
 
-    `running` (n,) is of the samples that take part; the rest is of all B, those that have left behind the others.
+    `running` (n,) covers the samples in the batch; the rest covers all B, samples that have left behind the others.
     """
 
     def __init__(self, z0: Tensor, config: SolverConfig):
@@ -136,7 +136,7 @@ class Record:
         self.trajectory: list[Tensor] = []
 
     def add(self, z: Tensor, residual: Tensor, measure: Tensor, candidate: bool) -> None:
-        """Note one evaluation at z (n, N), and which samples have stopped by it."""
+        """Record one evaluation at z (n, N), and which samples it stopped."""
         running = self.running
         evals = first_rows(self.evals, len(running))
         evals += running
@@ -156,36 +156,36 @@ class Record:
         self.running = running
 
     def drop(self, departure: Departure) -> None:
-        """Samples leave: all that stay are running."""
+        """Samples leave: all remaining samples are running."""
         self.roster.drop(departure)
         departure.swap(self.evals)
         departure.swap(self.status)
         self.running = torch.ones_like(self.running[: departure.remaining])
 
     def most_evals(self) -> int:
-        """How many evaluations the busiest sample used; without a tolerance nothing is asked of an accelerator."""
+        """The largest number of evaluations of a sample; without a tolerance this does not wait for an accelerator."""
         fixed = self.evals.device.type != "cpu" and self.config.tol == 0
         return len(self.trace) if fixed else int(self.evals.max())
 
 
 def first_rows(rows: Tensor, count: int) -> Tensor:
-    """`rows[:count]`, without the cost of a view where that is all."""
+    """`rows[:count]`, without the cost of a view if that is all rows."""
     return rows if rows.shape[0] == count else rows[:count]
 
 
 def overwrite(rows: Tensor, chosen: Tensor, values: Tensor) -> None:
-    """Take `values` (n,) where `chosen` (n,), of the first n of `rows` (B,), in place."""
+    """Write `values` (n,) into the first n of `rows` (B,) where `chosen` (n,) is true, in place."""
     rows = first_rows(rows, len(values))
     torch.where(chosen, values, rows, out=rows)
 
 
 def residual_norm(difference: Tensor, f_z: Tensor, relative: bool) -> Tensor:
-    """||f(z) - z||, over ||f(z)|| if relative; (B, N) each -> (B,). Zero over zero is zero."""
+    """||f(z) - z||, divided by ||f(z)|| if relative; (B, N) each -> (B,). Zero divided by zero is zero."""
     absolute = torch.linalg.vector_norm(difference, dim=1)
     if not relative:
         return absolute
     precision = torch.finfo(f_z.dtype)
-    # A constant floor would depend on the scale of the problem; this one keeps f(z) = 0 finite and is below rounding.
+    # A constant floor would depend on the scale of the problem. This one only makes f(z) = 0 finite.
     floor = precision.eps * absolute + precision.tiny
     return absolute / (torch.linalg.vector_norm(f_z, dim=1) + floor)
 
@@ -194,27 +194,27 @@ def residual_norm(difference: Tensor, f_z: Tensor, relative: bool) -> Tensor:
 def solve(f: Map, z0: Tensor, config: SolverConfig, args: Sequence[Tensor] = ()) -> Solution:
     """Find a fixed point z = f(z, *args) of every sample of a batch.
 
-    Failures are values: see `Solution.status`. Nothing here carries a gradient: how to differentiate is separate.
+    Failures are values: see `Solution.status`. The result has no gradient: differentiation is separate.
 
-    Compaction: under the "sample" rule, samples that have stopped leave the batch, and f sees (n, ...) of z and of each
-    of `args`, n <= B, in an order of its own. So what f takes per sample must come by `args`: a tensor (B, ...) that f
-    closes over would no longer fit. Therefore a solve without `args` compacts only where `config.compact` is True; one
-    with `args` does so on a CPU, and on an accelerator where it is True.
+    Compaction: under the "sample" rule, samples that have stopped leave the batch. Then f gets (n, ...) of z and of
+    each of `args`, n <= B, in another order. So tensors with a row per sample must be passed in `args`: a tensor
+    (B, ...) that f closes over would no longer fit. Therefore a solve without `args` compacts only if `config.compact`
+    is True. A solve with `args` compacts on a CPU, and on an accelerator if it is True.
 
     Args:
-        f: maps (n, ...) to the same shape, each sample on its own, and leaves its arguments as they are. It runs under
-            the autocast state of the caller. A change in place is found by PyTorch's counter of such changes; one that
-            goes around it, by `.data` or NumPy, is not.
-        z0: (B, ...) floating point; half precision is raised to float32, as are all values of f.
-        config: one of the solvers' configurations.
-        args: tensors (B, ...) that f takes beside z, for example the injection.
+        f: maps (n, ...) to the same shape, each sample separately, and does not change its arguments. It runs under the
+            autocast state of the caller. PyTorch's counter of in-place changes detects a change; a change through
+            `.data` or NumPy is not detected.
+        z0: (B, ...) floating point; half precision is converted to float32, and so are all values of f.
+        config: configuration of a solver.
+        args: tensors (B, ...), further arguments of f, for example the injection.
 
     Returns:
         The solution, with z, f_z and trajectory in the memory format of z0.
 
     Raises:
-        ValueError: z0 is not a floating-point batch, args are not tensors of as many samples, or f returns another
-            shape, a wider or no floating-point type, another device, or changes an argument in place.
+        ValueError: If z0 is not a floating-point batch, args are not tensors with the same number of samples, or f
+            returns another shape, a wider or no floating-point type or another device, or changes an argument in place.
     """
     evaluate = CheckedMap(f, z0, args)
     z = evaluate.start
@@ -238,7 +238,7 @@ def solve(f: Map, z0: Tensor, config: SolverConfig, args: Sequence[Tensor] = ())
             if not any(running):
                 break
             z = method.next_iterate(z, f_z, difference)
-            # f needs the memory next.
+            # f needs this memory next.
             del f_z, difference
             if compact and not all(running):
                 departure = Departure(running)
@@ -269,7 +269,7 @@ def _compacts(config: SolverConfig, evaluate: CheckedMap) -> bool:
 
 
 def _ask(running: Tensor, evaluation: int, tol: float, of_each: bool) -> list[bool]:
-    """Whether samples still run: of each, or of the whole batch at once; True where it is not the time to ask."""
+    """Whether samples still run, each or the whole batch at once; True if this is not the time for a check."""
     if running.device.type != "cpu" and (tol == 0 or evaluation % ACCELERATOR_CHECK_INTERVAL):
         return [True]
     return running.cpu().tolist() if of_each else [bool(running.any())]

@@ -1,1 +1,1 @@
-"""What train_LDEQ_WFLW.py is made of: options, losses, one step, state on disk, the log."""
+"""The parts of train_LDEQ_WFLW.py: options, losses, one step, state on disk, the log."""

@@ -1,8 +1,8 @@
 """Training augmentation of face crops with 98 landmarks: one geometric warp, then the faults of a camera.
 
 The geometric part (crop, detector jitter, scale, rotation, stretch, flip and a synthetic head turn) is composed into a
-single map from the source image to the crop, so the image is interpolated once. Every draw comes from the generator of
-the caller, never from global state.
+single map from the source image to the crop, so the image is interpolated once. Every random draw comes from the
+caller's generator, never from global state.
 """
 
 from collections.abc import Callable
@@ -40,7 +40,7 @@ class Augmentation:
         size: Crop side in pixels.
 
     Raises:
-        InputError: A size below 8 pixels.
+        InputError: If the size is below 8 pixels.
     """
 
     def __init__(self, config: AugmentationConfig, size: int) -> None:
@@ -61,10 +61,10 @@ class Augmentation:
 
         Returns:
             The crop (size, size, 3) RGB uint8, and its landmarks (98, 2) float32, x and y over the crop side. A
-            landmark that the crop cut off keeps its true place outside [0, 1].
+            landmark outside the crop keeps its true place outside [0, 1].
 
         Raises:
-            InputError: Wrong shape or type, NaN, or landmarks without extent.
+            InputError: If a shape or type is wrong, a value is NaN, or the landmarks have no extent.
         """
         warp = self.sample_warp(image, landmarks, generator)
         points = warp.landmarks(landmarks)
@@ -77,11 +77,11 @@ class Augmentation:
         """Two views of a face like two frames of a video.
 
         The crops are a few pixels apart. Both show the same scene (colours, occluders, lens, sensor and codec), each
-        with its own flicker of the light and its own noise. The first view is distributed as that of a plain call, but
-        for the flicker. Arguments and errors as there.
+        with its own flicker of the light and its own noise. The first view has the distribution of a plain call, plus
+        the flicker. Arguments and errors are those of a plain call.
 
         Returns:
-            (crop, landmarks) of either view, and the (2, 3) float32 matrix that takes places in the first crop to the
+            (crop, landmarks) of each view, and the (2, 3) float32 matrix from places in the first crop to places in the
             second, both in units of the crop side.
         """
         warp = self.sample_warp(image, landmarks, generator)
@@ -103,7 +103,7 @@ class Augmentation:
         return channel_curves(image, np.full(3, gain), np.full(3, gamma))
 
     def sample_warp(self, image: np.ndarray, landmarks: np.ndarray, generator: np.random.Generator) -> Warp:
-        """Draw the geometric map for a face; arguments and errors as for a call."""
+        """Draw the geometric map for a face; arguments and errors are those of a plain call."""
         _check_face(image, landmarks)
         config = self.config
         turn = None
@@ -136,13 +136,13 @@ class Augmentation:
     def degrade(
         self, image: np.ndarray, landmarks: np.ndarray, scene: np.random.Generator, frame: np.random.Generator
     ) -> np.ndarray:
-        """Draw and apply the faults that leave the geometry alone: light, colour, occlusion, lens, sensor, codec.
+        """Draw and apply the faults that do not change the geometry: light, colour, occlusion, lens, sensor, codec.
 
         Args:
             image: (size, size, 3) RGB uint8; not modified.
             landmarks: (98, 2) over the crop side.
-            scene: Source of what all frames of a video have in common.
-            frame: Source of the sensor's noise.
+            scene: Generator for everything that all frames of a video share.
+            frame: Generator for the sensor's noise.
 
         Returns:
             RGB uint8 of the same shape.
@@ -231,7 +231,7 @@ class Augmentation:
         return rotation @ shear * stretch
 
     def _sample_crop(self, box: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-        """(2, 3) matrix from the pixels in which the face has the tight landmark box `box` to the crop."""
+        """(2, 3) matrix from the pixels of the tight landmark box `box` to the crop."""
         config = self.config
         longer = np.ptp(box.reshape(2, 2), axis=0).max()
         # Beyond two standard deviations a detection would count as a miss.
@@ -246,7 +246,7 @@ class Augmentation:
 def _chances(
     generator: np.random.Generator,
 ) -> tuple[Callable[[float], bool], Callable[[tuple[float, float]], float]]:
-    """Two functions that draw: whether something of a probability happens, and a value of a range."""
+    """Two functions: one draws whether an event of some probability happens, one draws a value from a range."""
     return lambda probability: generator.random() < probability, lambda low_high: float(generator.uniform(*low_high))
 
 

@@ -23,7 +23,7 @@ _BOUNDS = {
     "jpeg_quality": (1, 100),
     "picture_edge": (0, 1),
 }
-"""Lowest and highest value of the options that have other bounds than [0, 1] for a probability, [0, inf) else."""
+"""Bounds of the options whose bounds differ from the defaults: [0, 1] for probabilities, else [0, inf)."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ class AugmentationConfig:
     Attributes:
         crop_scale: Crop side over the longer side of the landmark box, (low, mode, high) of a triangular distribution.
             Video crops have 1.2, the pre-cropped WFLW test faces 1.03 to 1.6.
-        box_jitter: Standard deviation of each edge of the box, drawn independently, over its longer side: what a face
-            detector does.
+        box_jitter: Standard deviation of each edge of the box, drawn independently, over its longer side, as in the
+            boxes of a face detector.
         shift: Largest shift of the crop, as a fraction of the room that the crop scale leaves around the box.
         rotation: Largest in-plane rotation, degrees, either way.
         large_rotation: Largest in-plane rotation of the few strongly rotated faces, degrees.
@@ -46,17 +46,17 @@ class AugmentationConfig:
         flip_probability: Share of mirrored faces.
         turn_probability: Share of faces that get a synthetic head turn (`HeadTurn`).
         turn_angle: Largest synthetic turn to the side, degrees.
-        turn_away_probability: Share of the turns that go further to the side to which the face already looks; that is
-            what makes near profiles.
+        turn_away_probability: Share of the turns that go further to the side to which the face already looks; these
+            make near profiles.
         nod_angle: Largest synthetic turn up or down that comes with a turn, degrees.
-        border_probabilities: Shares of (black, mirrored, repeated) pixels outside the source image. A test crop has
-            black there; the others keep black frames from telling where the face is.
+        border_probabilities: Shares of (black, mirrored, repeated) pixels outside the source image. Test crops have
+            black there; with the others, black borders do not give away the place of the face.
         pair_shift: Standard deviation of the second view's shift, over the crop side. These three are the motion of a
             talking head from frame to frame at 25 to 30 frames a second.
         pair_scale: Standard deviation of the logarithm of the second view's scale.
         pair_rotation: Standard deviation of the second view's rotation, degrees.
         pair_fast_probability: Share of the pairs that move fast.
-        pair_fast: Factor of the motion of these.
+        pair_fast: Factor of their motion.
         pair_light: Standard deviation of the logarithms of each view's own brightness and gamma.
         colour_probability: Probability of each of brightness, contrast, saturation and gamma.
         brightness: Range of the brightness factor.
@@ -78,7 +78,7 @@ class AugmentationConfig:
         occlusion_probability: Share of occluded faces.
         occlusion_count: Largest number of occluders.
         occlusion_size: Range of an occluder's width and height, over the crop side.
-        worn_probability: Share of faces with glasses, goggles, a mask or a hand before them (`training.occluders`).
+        worn_probability: Share of faces behind glasses, goggles, a mask or a hand (`training.occluders`).
         low_resolution_probability: Share of faces from a smaller image.
         low_resolution: Range of the smaller image's size, over the crop side.
         blur_probability: Probability of Gaussian blur.
@@ -93,8 +93,8 @@ class AugmentationConfig:
         picture_edge: Range of the width of that edge, over the crop side.
 
     Raises:
-        OptionError: A value out of its bounds or not of the shape of the default, a range whose ends are swapped, or
-            border shares that do not sum to 1.
+        OptionError: If a value is out of its bounds or has another shape than the default, the ends of a range are
+            swapped, or the border shares do not sum to 1.
     """
 
     crop_scale: tuple[float, float, float] = (1.0, 1.2, 1.7)
@@ -156,7 +156,7 @@ class AugmentationConfig:
         """The defaults with some options changed, each NAME=VALUE; a range is VALUE,VALUE.
 
         Raises:
-            OptionError: An unknown option, or a value that is not numbers or out of its bounds.
+            OptionError: If an option is unknown, or a value is not a number or out of its bounds.
         """
         defaults: dict[str, Any] = {field.name: field.default for field in fields(cls)}
         changes: dict[str, Any] = {}

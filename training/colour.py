@@ -1,4 +1,4 @@
-"""Strong changes of colour, as of faces painted, filtered or lit in one colour."""
+"""Strong changes of colour, as on faces that are painted, filtered or lit in one colour."""
 
 import cv2
 import numpy as np
@@ -27,7 +27,7 @@ def channel_curves(image: np.ndarray, gain: np.ndarray, gamma: np.ndarray) -> np
 
 
 def duotone(image: np.ndarray, dark: np.ndarray, light: np.ndarray, contrast: float) -> np.ndarray:
-    """Draw the luminance of an image in the colours between two.
+    """Map the luminance of an image to the colours between two colours.
 
     Args:
         image: (H, W, 3) RGB uint8.

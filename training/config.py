@@ -32,7 +32,7 @@ def option(default: Any, text: str) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """Everything that decides the outcome of a run, beside the network's own configuration.
+    """All options that change the result of a run, except the network's own configuration.
 
     Raises:
         OptionError: an option is out of range; the message names it.
@@ -49,26 +49,32 @@ class TrainingConfig:
     learning_rate: float = option(1e-3, "peak of the schedule: linear warm-up, then half a cosine")
     final_learning_rate: float = option(0.0, "end of the cosine, as a share of the peak")
     warm_up: float = option(0.03, "share of the steps spent on warm-up")
-    weight_decay: float = option(0.05, "of AdamW, on weights of more than one dimension")
+    weight_decay: float = option(0.05, "weight decay of AdamW, on weights of more than one dimension")
     clip_norm: float = option(1.0, "largest norm of the gradient")
-    ema_decay: float = option(0.999, "of the exponential moving average of the weights, which is what is saved")
-    uncertainty_weight: float = option(0.5, "share of the likelihood in the loss, beside the distance; in [0, 1]")
-    pose_boost: float = option(10.0, "how much more often a near profile is drawn than a frontal face; 1: all alike")
+    ema_decay: float = option(0.999, "decay of the moving average of the weights; the average is saved")
+    uncertainty_weight: float = option(0.5, "share of the likelihood in the loss, in [0, 1]; the rest is the distance")
+    pose_boost: float = option(
+        10.0, "how much more often a near profile is drawn than a frontal face; 1: equally often"
+    )
     gradient: GradientRule = option("jfb", "how the fixed point is differentiated")
     phantom_steps: int = option(1, "tracked evaluations of jfb")
-    min_depth: int = option(0, "jfb: least number of untracked evaluations before the tracked ones")
-    max_depth: int = option(4, "jfb: greatest number of untracked evaluations before the tracked ones")
-    warm_start_probability: float = option(0.3, "share of the steps that start near the fixed point, as RwR does")
+    min_depth: int = option(0, "jfb: smallest number of untracked evaluations before the tracked ones")
+    max_depth: int = option(4, "jfb: largest number of untracked evaluations before the tracked ones")
+    warm_start_probability: float = option(0.3, "share of the steps that start near the fixed point, as under RwR")
     warm_start_jitter: float = option(0.04, "standard deviation of the affine change of such a start, in half crops")
     pair_probability: float = option(
         0.0,
-        "jfb: share of the steps with two views of each face, as two frames; the second starts from the first's state",
+        "jfb: share of the steps with two views of a face, like two frames; the second starts from the first's state",
     )
     pair_depth: int = option(1, "0 to this many untracked evaluations of the second view before the tracked ones")
-    pair_carry: PairCarry = option("unchanged", "how the second view gets that state: as it is, or moved with the crop")
-    jitter_weight: float = option(0.5, "weight of the change of the error between the two views, beside the error")
+    pair_carry: PairCarry = option(
+        "unchanged", "state of the first view for the second: unchanged or moved with the crop"
+    )
+    jitter_weight: float = option(
+        0.5, "weight of the change of the error between the two views; the error itself has 1"
+    )
     jacobian_weight: float = option(0.0, "weight of the Jacobian penalty")
-    seed: int = option(0, "of weights, sampling, augmentation and depths")
+    seed: int = option(0, "seed of weights, sampling, augmentation and depths")
 
     def __post_init__(self) -> None:
         for name, lowest, highest in (
@@ -113,21 +119,21 @@ class TrainingConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
-    """What does not decide the outcome of a run, and what it begins with.
+    """The start of a run, and the options that do not change its result.
 
     Attributes:
         dataset_path: folder of WFLW, in either layout.
         output_folder: the run folder.
-        resume: whether to go on with the run in it.
-        preset: network that the named options change.
-        backbone: None for the preset's.
+        resume: whether to resume the run in it.
+        preset: network and defaults, changed by the named options.
+        backbone: name of the backbone; None for the preset's.
         image_size: side of the network's input; None for the preset's.
-        gate: how much of its new heatmaps the cell takes; None for the preset's.
-        gate_start: that share, or where a learned gate starts; None for the preset's.
+        gate: share of the new heatmaps in the cell's output; None for the preset's.
+        gate_start: value of that share, or initial value of a learned gate; None for the preset's.
         max_evals: budget of the network's solver; None for the preset's.
         backbone_weights: ImageNet weights of a published HRNet.
         initial_weights: checkpoint to start from.
-        initial_part: what is taken from it.
+        initial_part: the part of it to use.
         augmentation: strengths of the augmentation that differ from the defaults, each NAME=VALUE.
         workers: processes that read and augment faces.
         device: see `inference.network.resolve_device`.
@@ -156,7 +162,7 @@ class RunOptions:
     save_minutes: float = 10
 
 
-# What docs/depth.md found: pairs of views, which with a gate make the state a memory.
+# See docs/depth.md: with pairs of views and a gate, the network remembers its start.
 _MEMORY: dict[str, Any] = {
     "min_depth": 1,
     "warm_start_probability": 0.1,
@@ -172,7 +178,7 @@ PRESETS: dict[str, TrainingConfig] = {
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """One command-line option per field of `TrainingConfig`; the preset gives those that are not named."""
+    """Add one command-line option per field of `TrainingConfig`; the preset gives the defaults."""
     group = parser.add_argument_group("training (defaults: the preset's)")
     for item in fields(TrainingConfig):
         group.add_argument(f"--{item.name}", default=None, help=item.metadata["help"], **_kind(item))
@@ -187,7 +193,7 @@ def _kind(item: Field) -> dict[str, Any]:
 
 
 def from_options(args: argparse.Namespace) -> TrainingConfig:
-    """The preset, changed by what the command line names.
+    """The preset, changed by the options of the command line.
 
     Raises:
         OptionError: an option is out of range.

@@ -1,4 +1,4 @@
-"""Training faces: augmented samples that depend on (seed, epoch, position) alone, and sampling by head pose.
+"""Training faces: augmented samples that depend only on (seed, epoch, position), and sampling by head pose.
 
 Any number of workers or processes, and a run that was resumed in the middle of an epoch, see the same samples.
 """
@@ -29,11 +29,11 @@ class TrainingSample(NamedTuple):
 
     Attributes:
         image: (3, S, S) float32 RGB, normalised as for ImageNet; (2, 3, S, S) with two views.
-        landmarks: (98, 2) float32 x, y over the crop side; (2, 98, 2) with two views. Slightly outside [0, 1] where the
-            crop cut a landmark off.
+        landmarks: (98, 2) float32 x, y over the crop side; (2, 98, 2) with two views. Landmarks outside the crop are
+            outside [0, 1].
         weight: () float32 weight of the label in (0, 1].
-        motion: (2, 3) float32 affine map of places in the first view, over the crop side, to the second; the identity
-            with one view.
+        motion: (2, 3) float32 affine map from places in the first view to places in the second, in units of the crop
+            side; the identity with one view.
     """
 
     image: torch.Tensor
@@ -45,18 +45,18 @@ class TrainingSample(NamedTuple):
 class TrainingFaces(Dataset[TrainingSample]):
     """Augmented faces of one or several lists.
 
-    Items are asked for by a `Draw` (what `PoseSampler` yields) or by an index, which is that face in epoch 0. Images
-    are decoded anew for every item: the files are small and the operating system keeps them in memory.
+    An item is chosen by a `Draw` (from `PoseSampler`) or by an index, which means that face in epoch 0. Images are
+    decoded again for every item: the files are small and the operating system keeps them in memory.
 
     Args:
         faces: Labelled faces.
-        augmentation: What is done to them.
+        augmentation: Their augmentation.
         weights: (N,) weight of each label in (0, 1], or None for 1.
         seed: Seed of every random draw.
 
     Raises:
-        InputError: No faces, another number of weights, or a negative seed; on access, an image that does not decode
-            or a face that cannot be cropped.
+        InputError: If there are no faces, another number of weights, or the seed is negative; on access, if an image
+            cannot be decoded or a face cannot be cropped.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class TrainingFaces(Dataset[TrainingSample]):
         seed: int = 0,
     ) -> None:
         if not faces:
-            raise InputError("no faces to train on; name at least one list that has some")
+            raise InputError("no faces to train on; name at least one list with faces")
         if weights is not None and len(weights) != len(faces):
             raise InputError(f"{len(weights)} label weights for {len(faces)} faces; give one for each")
         if seed < 0:
@@ -113,7 +113,7 @@ class FaceList(NamedTuple):
     Attributes:
         root: Folder of the dataset, in either layout of WFLW.
         split: Name of the list.
-        share: Share of the samples that are drawn from it, in (0, 1); None for what its faces' weights give it.
+        share: Share of the samples that are drawn from it, in (0, 1); None for the share of its faces' weights.
     """
 
     root: Path
@@ -141,8 +141,8 @@ class FaceList(NamedTuple):
 def read_training_lists(sources: Sequence[FaceList]) -> tuple[list[Face], np.ndarray, np.ndarray]:
     """Read several lists of faces and the quality of their labels.
 
-    The quality stands in `label_quality.tsv` in the root of a dataset: tab-separated, with a header and the columns
-    `image` and `teacher_disagreement_pct_interocular`. Without that file, or for a face that it does not name, the
+    The quality is read from `label_quality.tsv` in the root of a dataset: tab-separated, with a header and the columns
+    `image` and `teacher_disagreement_pct_interocular`. Without that file, or for a face that it does not list, the
     weight is 1.
 
     Args:
@@ -150,10 +150,10 @@ def read_training_lists(sources: Sequence[FaceList]) -> tuple[list[Face], np.nda
 
     Returns:
         The N faces of all lists in order, their (N,) float32 label weights (`label_weight`), and the (N,) int64 number
-        of the list that each comes from.
+        of the list of each.
 
     Raises:
-        InputError: No list, or one that cannot be read, or a quality file of another form.
+        InputError: If there is no list, a list cannot be read, or a quality file has another format.
     """
     if not sources:
         raise InputError("no list of faces; name at least one dataset folder and split")
@@ -170,20 +170,20 @@ def read_training_lists(sources: Sequence[FaceList]) -> tuple[list[Face], np.nda
 
 
 def label_weight(disagreement: float, trusted: float = 2.0) -> float:
-    """Weight of a pseudo label by how much the networks that made it disagree: min(1, trusted / disagreement).
+    """Weight of a pseudo-label by the disagreement of the networks that made it: min(1, trusted / disagreement).
 
-    The disagreement estimates the scale of the label's error, and the likelihood of a Laplace error weighs a distance
-    with the inverse of its scale. Labels up to `trusted` count alike: there the network's own error dominates.
+    The disagreement estimates the scale of the label's error, and the likelihood of a Laplace error weights a distance
+    by the inverse of its scale. Labels up to `trusted` have equal weights: there the network's own error dominates.
 
     Args:
-        disagreement: Percent of the distance of the outer eye corners, not negative.
-        trusted: Disagreement below which a label has full weight.
+        disagreement: In percent of the distance of the outer eye corners, not negative.
+        trusted: Disagreement up to which a label has full weight.
     """
     return min(1.0, trusted / disagreement) if disagreement > 0 else 1.0
 
 
 def _read_disagreement(path: Path) -> dict[str, float]:
-    """Disagreement of the labels of each image by name; empty where there is no file."""
+    """Disagreement of the labels of each image by name; empty if there is no file."""
     if not path.exists():
         return {}
     disagreement = {}

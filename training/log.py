@@ -15,7 +15,7 @@ CURVES = ("samples", "loss", "validation_nme", "train_nme")
 
 
 def read_log(path: Path) -> pd.DataFrame:
-    """The rows of a log; none where there is no file.
+    """The rows of a log; none if there is no file.
 
     Raises:
         OutputError: if the file is damaged.
@@ -26,12 +26,12 @@ def read_log(path: Path) -> pd.DataFrame:
         rows = pd.read_csv(path)
         rows[["epoch", *CURVES]].astype(float)
     except (OSError, ValueError, KeyError) as error:  # what pandas raises on a damaged file is a ValueError
-        raise OutputError(f"{path}: not the log of a run; move it away, the run goes on without it") from error
+        raise OutputError(f"{path}: not the log of a run; move it away, the run can continue without it") from error
     return rows
 
 
 def append_row(folder: Path, row: Mapping[str, float]) -> None:
-    """Add an epoch to the log; rows of the same or later epochs, which a resumed run does again, are replaced.
+    """Add an epoch to the log; rows of the same or later epochs are replaced, because a resumed run repeats them.
 
     Raises:
         OutputError: if the log is damaged or cannot be written.

@@ -1,4 +1,4 @@
-"""A run of training, from its data to its last epoch."""
+"""A training run, from its data to its last epoch."""
 
 import io
 import math
@@ -39,7 +39,7 @@ BAD_BATCH_FILE = "bad_batch.pt"
 
 @dataclass(frozen=True)
 class Setting:
-    """What stays the same from step to step."""
+    """The parts of a run that do not change from step to step."""
 
     options: RunOptions
     config: TrainingConfig
@@ -57,7 +57,7 @@ class Setting:
 
 
 def train(options: RunOptions, config: TrainingConfig) -> None:
-    """Train from the first epoch, or from where the run stopped, to the last.
+    """Train to the last epoch, from the first or from the saved state.
 
     Raises:
         UserError: something that the options name cannot be used, or the loss is not finite.
@@ -113,7 +113,7 @@ def make_samples(setting: Setting, augmentation: Augmentation) -> tuple[Training
 def run_epochs(
     training: Run, samples: TrainingFaces, sampler: PoseSampler, validation: WFLWCrops, setting: Setting
 ) -> None:
-    """All epochs that are left."""
+    """Run all remaining epochs."""
     config, process = setting.config, setting.process
     step: nn.Module = TrainingStep(training.model, config)
     if setting.options.compile:
@@ -140,7 +140,7 @@ def run_epochs(
 
 
 def train_epoch(training: Run, step: nn.Module, loader: DataLoader, setting: Setting) -> float:
-    """The rest of an epoch; returns images per second."""
+    """Run the rest of an epoch; returns images per second."""
     config, process = setting.config, setting.process
     training.model.train()
     started = saved = time.monotonic()
@@ -184,7 +184,7 @@ def interruptible(process: Process) -> Iterator[threading.Event]:
     """Let Ctrl-C wait for the end of a step, so that the state can be saved; a second Ctrl-C does not wait.
 
     Yields:
-        What Ctrl-C sets. Never with several processes, which torchrun ends.
+        An event that Ctrl-C sets. With several processes it is never set: torchrun ends them.
     """
     interrupted = threading.Event()
     if process.world_size > 1 or threading.current_thread() is not threading.main_thread():
@@ -204,7 +204,7 @@ def interruptible(process: Process) -> Iterator[threading.Event]:
 
 
 def bad_batch(training: Run, folder: Path, images: Tensor, landmarks: Tensor, loss: float) -> UserError:
-    """Keep the batch whose loss is not finite, and say where."""
+    """Save the batch whose loss is not finite; the error names the file."""
     content = io.BytesIO()
     torch.save({"images": images.cpu(), "landmarks": landmarks.cpu()}, content)
     write_bytes(folder / BAD_BATCH_FILE, content.getbuffer())

@@ -1,4 +1,4 @@
-"""The network that a run begins with, and what its optimiser does to which weights."""
+"""The initial network of a run, its parameter groups, and the schedule of the learning rate."""
 
 import math
 from dataclasses import replace
@@ -13,7 +13,7 @@ from utils.errors import CheckpointError, OptionError
 
 
 def build_network(options: RunOptions, config: TrainingConfig) -> LDEQ:
-    """The preset's network with the named changes, its weights fresh or from files.
+    """The preset's network with the named changes; its weights are random or read from files.
 
     Raises:
         OptionError: an option of the network is out of range, or does not fit another.
@@ -27,18 +27,20 @@ def build_network(options: RunOptions, config: TrainingConfig) -> LDEQ:
     model = LDEQ(replace(network, solver=solver, gradient=gradient, **changes))
     if options.backbone_weights:
         if model.config.backbone == "stem":
-            raise OptionError("--backbone_weights are those of an HRNet; choose another --backbone than stem")
+            raise OptionError("--backbone_weights needs an HRNet; choose another --backbone than stem")
         load_backbone_weights(model.backbone, options.backbone_weights)
     if options.initial_weights:
         try:
             load_part(model, load_checkpoint(options.initial_weights), options.initial_part)
         except RuntimeError as error:
-            raise CheckpointError(f"{options.initial_weights}: another network than the run's ({error})") from error
+            raise CheckpointError(
+                f"{options.initial_weights}: does not fit the network of the run ({error})"
+            ) from error
     return model
 
 
 def load_part(model: LDEQ, source: LDEQ, part: InitialPart) -> None:
-    """Copy the weights of another network, or those of its backbone ("backbone"); a gate it lacks keeps its own.
+    """Copy the weights of another network, or only those of its backbone ("backbone"); a gate missing there is kept.
 
     Raises:
         RuntimeError: the other weights do not fit.

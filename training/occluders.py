@@ -1,4 +1,4 @@
-"""Occluders that lie on a face as real ones do: glasses, goggles, masks and hands, placed by its 98 landmarks."""
+"""Realistic occluders of a face: glasses, goggles, masks and hands, placed by its 98 landmarks."""
 
 import cv2
 import numpy as np
@@ -83,7 +83,7 @@ def face_mask(image: np.ndarray, landmarks: np.ndarray, generator: np.random.Gen
 
 
 def hand(image: np.ndarray, landmarks: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """A palm with four fingers in a colour near that of the face's skin, before the face; arguments as of `glasses`."""
+    """A palm with four fingers over the face, in a colour near its skin; arguments as of `glasses`."""
     side = image.shape[0]
     size = np.sqrt(np.prod(np.ptp(landmarks, axis=0)))
     palm = landmarks[generator.integers(98)] + generator.uniform(-0.15, 0.15, 2) * size
@@ -109,7 +109,7 @@ OCCLUDERS = (glasses, goggles, face_mask, hand)
 
 
 def _fixed(points: np.ndarray) -> np.ndarray:
-    """Points (N, 2) in pixels as OpenCV's fixed-point drawing coordinates; far outside is drawn to a safe distance."""
+    """Points (N, 2) in pixels as OpenCV's fixed-point coordinates; points far outside are moved to a safe distance."""
     return np.rint(np.clip(points, -1e4, 1e4) * 2**_BITS).astype(np.int32)
 
 

@@ -18,9 +18,9 @@ class Draw(NamedTuple):
     Attributes:
         index: Face in the dataset.
         epoch: Epoch, from 0.
-        position: Place of the sample in the epoch over all processes; with the seed and the epoch it fixes the
-            augmentation, so a face that comes twice in an epoch is augmented twice.
-        views: 1, or 2 for the two nearby views of `Augmentation.pair`, which a warm start can go between.
+        position: Place of the sample in the epoch over all processes. Seed, epoch and position decide the augmentation,
+            so a face that comes twice in an epoch is augmented twice.
+        views: 1, or 2 for the two nearby views of `Augmentation.pair`.
     """
 
     index: int  # type: ignore[assignment]  # hides the method of tuples
@@ -33,8 +33,8 @@ class PoseSampler(Sampler[Draw]):
     """Weighted sampling with replacement, the same for any number of processes and after a resume.
 
     Systematic sampling: a face with weight w comes floor or ceil of n w / sum(w) times among the n samples of an epoch,
-    so no epoch misses or repeats faces by bad luck. The order is shuffled, and process r of W takes the positions r,
-    r + W, ...; where W does not divide n, the first samples are repeated at the end with new augmentation.
+    so no epoch misses or repeats faces by chance. The order is shuffled, and process r of W takes the positions r,
+    r + W, ... If W does not divide n, the first samples are repeated at the end with new augmentation.
 
     Args:
         weights: (N,) sampling weight of each face, not negative.
@@ -45,7 +45,8 @@ class PoseSampler(Sampler[Draw]):
         views: Number of views (`Draw`) of the sample at an epoch and a position; None for 1.
 
     Raises:
-        OptionError: Weights that cannot be sampled from, no samples, a negative seed, or a rank outside the processes.
+        OptionError: If the weights cannot be sampled from, there are no samples, the seed is negative, or the rank is
+            out of range.
     """
 
     def __init__(
@@ -80,10 +81,10 @@ class PoseSampler(Sampler[Draw]):
 
         Args:
             epoch: Epoch, from 0.
-            start: Samples of that epoch, over all processes, that a run has seen before it stopped.
+            start: Samples of that epoch, over all processes, that a run saw before it stopped.
 
         Raises:
-            OptionError: A negative epoch, or a start outside the epoch or between two rounds of the processes.
+            OptionError: If the epoch is negative, or the start is outside the epoch or inside a round of the processes.
         """
         if epoch < 0:
             raise OptionError(f"epoch {epoch}: must not be negative")
@@ -113,7 +114,7 @@ class PoseSampler(Sampler[Draw]):
 
 
 def share_weights(weights: np.ndarray, numbers: np.ndarray, shares: Sequence[float | None]) -> np.ndarray:
-    """Sampling weights of which some lists have a fixed share.
+    """Sampling weights that give some lists a fixed share.
 
     Args:
         weights: (N,) sampling weights, which are kept in proportion within a list and among the lists without a share.
@@ -124,14 +125,14 @@ def share_weights(weights: np.ndarray, numbers: np.ndarray, shares: Sequence[flo
         (N,) float64, of sum 1.
 
     Raises:
-        OptionError: Shares that leave nothing to the lists without one.
+        OptionError: If the shares leave nothing for the other lists.
     """
     fixed = np.array([share or 0.0 for share in shares])
     free = np.array([share is None for share in shares])
     rest = 1 - fixed.sum()
     if rest < -1e-9 or (free.any() and rest <= 0):
         raise OptionError(
-            f"shares of the lists of faces sum to {fixed.sum():g}; they must leave something to the others"
+            f"shares of the lists of faces sum to {fixed.sum():g}; they must leave something for the other lists"
         )
     sums = np.bincount(numbers, weights, len(shares))
     factors = np.where(free, rest / max(sums[free].sum(), np.finfo(float).tiny), fixed / sums)
@@ -140,7 +141,7 @@ def share_weights(weights: np.ndarray, numbers: np.ndarray, shares: Sequence[flo
 
 
 def profile_measure(landmarks: np.ndarray) -> np.ndarray:
-    """How far faces are turned to the side: |a - b| / (a + b).
+    """A measure of the turn of faces to the side: |a - b| / (a + b).
 
     a and b are the distances of the nose tip (landmark 54) to the contour on either side (landmarks 4 and 28). 0 is
     frontal, above 0.7 a near profile.
@@ -158,7 +159,7 @@ def profile_measure(landmarks: np.ndarray) -> np.ndarray:
 
 
 def pose_weights(landmarks: np.ndarray, boost: float = 10.0) -> np.ndarray:
-    """Sampling weights that raise the rare turned faces: 1 + (boost - 1) min(1, m / 0.7)^3, m the `profile_measure`.
+    """Sampling weights in favour of turned faces: 1 + (boost - 1) min(1, m / 0.7)^3, where m is `profile_measure`.
 
     A frontal face has weight 1 and a near profile `boost`.
 
@@ -170,7 +171,7 @@ def pose_weights(landmarks: np.ndarray, boost: float = 10.0) -> np.ndarray:
         (N,) float64.
 
     Raises:
-        OptionError: A boost below 1.
+        OptionError: If the boost is below 1.
     """
     if not boost >= 1:
         raise OptionError(f"pose boost {boost}: must be at least 1")

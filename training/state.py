@@ -1,4 +1,4 @@
-"""A run: what training changes, and how it is kept on disk."""
+"""The state of a run, and its files."""
 
 import io
 import json
@@ -74,7 +74,7 @@ class Run:
         self.loss_sum = self.nme_sum = 0.0
 
     def save(self, folder: Path) -> None:
-        """Write what `restore` reads.
+        """Write the state for `restore`.
 
         Raises:
             OutputError: it cannot be written; an older state is as it was.
@@ -116,7 +116,7 @@ class Run:
 def _read_state(path: Path) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # on a damaged file the unpickler raises nearly anything
+    except Exception as error:  # the unpickler raises many kinds of error on a damaged file
         raise OutputError(
             f"{path}: damaged ({_first_line(error)}); choose another --output_folder and start again"
         ) from error
@@ -132,15 +132,15 @@ def _first_line(error: Exception) -> str:
 
 
 def describe_run(model: LDEQ, config: TrainingConfig, augmentation: AugmentationConfig) -> dict[str, dict[str, Any]]:
-    """Everything that decides the outcome, as JSON has it."""
+    """Everything that changes the result, as plain values for JSON."""
     parts = {"network": model.config.to_dict(), "training": asdict(config), "augmentation": asdict(augmentation)}
     return json.loads(json.dumps(parts))
 
 
 def open_run_folder(folder: Path, run: Run, description: dict[str, dict[str, Any]], resume: bool) -> None:
-    """Begin a run with its first state and its configuration, or check that what is there belongs to the same run.
+    """Start a run with its first state and its configuration, or check that the folder belongs to the same run.
 
-    The state comes first: from then on the folder can be resumed, whenever the run is killed.
+    The state is written first: from then on the run can be resumed, whenever it is killed.
 
     Raises:
         OutputError: the folder cannot be written, holds a run already, or holds one with other options.
@@ -156,14 +156,14 @@ def open_run_folder(folder: Path, run: Run, description: dict[str, dict[str, Any
             return
         if there != [STATE_FILE]:
             raise OutputError(
-                f"{folder / CONFIG_FILE}: no such file, so that nobody knows whether the options are those of the run; "
-                "choose another --output_folder"
+                f"{folder / CONFIG_FILE}: no such file, so the options of the run are unknown; choose another "
+                "--output_folder"
             )
     elif STATE_FILE in there:
-        raise OutputError(f"{folder}: holds a run already; go on with it (--resume) or choose another folder")
+        raise OutputError(f"{folder}: already holds a run; resume it (--resume) or choose another folder")
     elif there:
         raise OutputError(
-            f"{folder}: holds {', '.join(there)} of a run, but no state to go on from; choose another --output_folder"
+            f"{folder}: holds {', '.join(there)} of a run, but no state to resume; choose another --output_folder"
         )
     else:
         run.save(folder)

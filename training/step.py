@@ -16,12 +16,12 @@ from training.losses import jacobian_penalty, jitter_loss, landmark_loss
 
 @dataclass(frozen=True)
 class StepPlan:
-    """What chance decides for a step.
+    """The random choices of a step.
 
     Attributes:
         depth: untracked evaluations before the tracked ones (`jfb` only), from zeros.
-        warp: (B, 2, 3) moves the state before the tracked evaluations as the next frame of a video would find it, see
-            `torch.nn.functional.affine_grid`; None keeps it. Not used for pairs.
+        warp: (B, 2, 3) affine maps that move the state before the tracked evaluations, like the motion between two
+            frames, see `torch.nn.functional.affine_grid`; None keeps it. Not used for pairs.
         second_depth: untracked evaluations of a pair's second view, from the state of the first.
     """
 
@@ -36,7 +36,7 @@ def is_pair_step(config: TrainingConfig, step: int) -> bool:
 
 
 def draw_plan(config: TrainingConfig, step: int, rank: int, batch_size: int) -> StepPlan:
-    """The plan of a step; it depends on nothing but its arguments, so that a resumed run goes on as it would have."""
+    """The plan of a step. It depends only on its arguments, so that a run resumes exactly."""
     generator = np.random.default_rng((config.seed, step, rank))
     depth = int(generator.integers(config.min_depth, config.max_depth, endpoint=True))
     if is_pair_step(config, step):
@@ -71,7 +71,8 @@ class TrainingStep(nn.Module):
             motion: (B, 2, 3) from the first view to the second, see `models.rwr.carry_state`; only for two views.
 
         Returns:
-            A scalar with a graph, and keypoints (B, K, 2), of the second view if there are two, without.
+            The loss, a scalar with a graph, and the keypoints (B, K, 2) without a graph, of the second view if there
+            are two.
         """
         first_error = None
         carried = None
@@ -100,12 +101,12 @@ class TrainingStep(nn.Module):
 
     @torch.no_grad()
     def _solve_first(self, images: Tensor, depth: int) -> Tensor:
-        """The state (B, Z, H, W) of a pair's first view, from zeros, by depth + 1 evaluations."""
+        """The state (B, Z, H, W) of a pair's first view: depth + 1 evaluations from zeros."""
         embedded = self.model.embed(images.contiguous(memory_format=torch.channels_last))
         return repeat(self.model.cell, self.model.initial_state(embedded), depth + 1, (embedded,))
 
     def _solve(self, start: Tensor, embedded: Tensor, plan: StepPlan) -> Tracked:
-        """The tracked end of a solve: by `jfb` of as many evaluations as planned, otherwise of the model's own."""
+        """The tracked end of a solve: with `jfb` after the planned evaluations, otherwise by the model's own solver."""
         cell, args, gradient = self.model.cell, (embedded,), self.model.config.gradient
         jacobian = self.config.jacobian_weight > 0
         if gradient.rule != "jfb":

@@ -1,9 +1,9 @@
-"""Say how far to trust the labels of faces rendered at large poses, before training on them.
+"""Write label weights for faces that were rendered at large poses, before training on them.
 
 python -m training.turned_quality turned1 turned2
 
-Each folder is what a renderer of turned faces wrote, in the raw layout of WFLW, with the angle in the names of the
-images: WFLW_images/turned/<number>_<yaw>_<source>.jpg. It gets a label_quality.tsv, which training reads.
+Each folder is the output of a renderer of turned faces, in the raw layout of WFLW, with the angle in the names of the
+images: WFLW_images/turned/<number>_<yaw>_<source>.jpg. The script adds label_quality.tsv, which training reads.
 """
 
 import argparse
@@ -20,10 +20,10 @@ _PROFILE_WEIGHT = 0.4
 
 
 def label_disagreement(yaw: float) -> float:
-    """Disagreement, in percent of the eye distance, that gives a label of a face at this yaw its weight.
+    """Disagreement, in percent of the eye distance, that leads to the label weight of a face at this yaw.
 
-    Up to 60 degrees the labels agree with those of real faces: weight 1. Beyond, where they follow a convention, the
-    weight falls linearly to 0.4 at 85.
+    Up to 60 degrees the labels agree with those of real faces: weight 1. Beyond, they follow a convention, and the
+    weight falls linearly to 0.4 at 85 degrees.
 
     Args:
         yaw: Degrees.
@@ -39,7 +39,7 @@ def write_quality(root: Path) -> int:
         The number of images.
 
     Raises:
-        InputError: No images, or a name without an angle.
+        InputError: If there are no images, or a name has no angle.
     """
     images = sorted((root / "WFLW_images").rglob("*.jpg"))
     if not images:
@@ -56,7 +56,7 @@ def write_quality(root: Path) -> int:
 
 
 def main() -> None:
-    """Write the file for every folder that is named."""
+    """Write the file for every named folder."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", nargs="+", type=Path)
     for folder in parser.parse_args().folders:

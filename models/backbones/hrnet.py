@@ -1,4 +1,4 @@
-"""HRNet-style backbones: parallel branches at four resolutions that keep exchanging what they see.
+"""HRNet-style backbones: parallel branches at four resolutions that exchange their features.
 
 Source: Wang et al., "Deep High-Resolution Representation Learning for Visual Recognition", TPAMI 2020 (section 3).
 Modules are named as in the published ImageNet classification checkpoints, so that those weights load.
@@ -147,7 +147,7 @@ class ExchangeBlock(nn.Module):
 
     @staticmethod
     def _path(widths: tuple[int, ...], source: int, target: int) -> nn.Module:
-        """Convolutions that give the source branch the target's width and, where that is coarser, its resolution."""
+        """Convolutions that give the source branch the target's width and, if the target is coarser, its resolution."""
         if source == target:
             return nn.Identity()
         if source > target:
@@ -209,7 +209,7 @@ class HRNet(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-        # No ReLU follows the projection, and its many inputs, not its few outputs, set the scale of the injection.
+        # No ReLU follows the projection; its many inputs, not its few outputs, set the scale of the injection.
         nn.init.kaiming_normal_(self.projection.weight, nonlinearity="linear")
         nn.init.zeros_(self.projection.bias)
 
@@ -269,7 +269,7 @@ class HRNet(nn.Module):
 
 
 def _transition(previous: tuple[int, ...], widths: tuple[int, ...]) -> nn.ModuleList:
-    """Layers that bring every branch to its width and open one more branch from the coarsest so far."""
+    """Layers that give every branch its width, and make one more branch from the coarsest."""
     layers = [
         nn.Identity() if before == after else _conv_bn_relu(before, after)
         for before, after in zip(previous, widths, strict=False)
@@ -294,7 +294,7 @@ def load_backbone_weights(backbone: HRNet, path: str | Path) -> None:
     or a `.safetensors` file. A `module.` prefix is dropped and the classification head is ignored.
 
     Args:
-        backbone: the network that takes the weights; it stays as it was if the file does not fit.
+        backbone: the network for the weights; it is not changed if the file does not fit.
         path: the file of weights.
 
     Raises:
@@ -306,7 +306,7 @@ def load_backbone_weights(backbone: HRNet, path: str | Path) -> None:
     weights = {key: value for key, value in weights.items() if not key.startswith(CLASSIFICATION_HEAD)}
     expected = {key: value for key, value in backbone.state_dict().items() if not key.startswith("projection.")}
     problems = {
-        # PyTorch before 0.4.1 did not save this counter, which nothing here reads.
+        # PyTorch before 0.4.1 did not save this counter. Nothing here reads it.
         "missing": [key for key in expected if key not in weights and not key.endswith(".num_batches_tracked")],
         "unknown": [key for key in weights if key not in expected],
         "of another shape": [
@@ -333,7 +333,7 @@ def _read_state_dict(path: Path) -> Mapping[str, Tensor]:
             content = load_file(path)
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged pickle can raise almost anything
+    except Exception as error:  # a damaged pickle can raise many kinds of error
         raise BackboneWeightsError(
             f"{path}: cannot be read as a PyTorch or safetensors file of tensors ({type(error).__name__}); "
             "it is damaged or another kind of file"
@@ -341,7 +341,7 @@ def _read_state_dict(path: Path) -> Mapping[str, Tensor]:
     if isinstance(content, Mapping) and "state_dict" in content:
         content = content["state_dict"]
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise BackboneWeightsError(f"{path}: holds no state dict of tensors")
+        raise BackboneWeightsError(f"{path}: is not a state dict of tensors")
     return content
 
 

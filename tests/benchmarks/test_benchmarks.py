@@ -46,7 +46,7 @@ def test_without_a_gpu_the_cuda_benchmark_says_so_and_exits_with_2():
     result = run_benchmark("cuda.py")
     assert result.returncode == 2
     assert result.stderr.splitlines() == [
-        "error: this benchmark needs a CUDA device, and there is none here; run it on a machine with a GPU"
+        "error: this benchmark needs a CUDA device, and there is none; run it on a machine with a GPU"
     ]
 
 

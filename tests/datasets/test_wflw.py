@@ -472,5 +472,5 @@ def test_a_face_far_outside_its_image_is_named(raw_wflw):
     moved = [str(float(number) + 9000) for number in fields[:200]]
     path.write_text("\n".join([" ".join([*moved, *fields[200:]]), *others]))
     crops = WFLWCrops(read_faces(raw_wflw, "test"), 64)
-    with pytest.raises(InputError, match=r"face_0\.png: the face labelled there: .* far outside the picture"):
+    with pytest.raises(InputError, match=r"face_0\.png: its labelled face: .* far outside the picture"):
         crops[0]

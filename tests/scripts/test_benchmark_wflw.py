@@ -280,7 +280,7 @@ def with_68_landmarks(path: Path) -> None:
     path.write_bytes((CHECKPOINTS / "points68_128px_prefix.pth.tar").read_bytes())
 
 
-@pytest.mark.filterwarnings("ignore:.*left out unknown weights")
+@pytest.mark.filterwarnings("ignore:.*ignored unknown weights")
 @pytest.mark.parametrize(
     ("write", "message"),
     [

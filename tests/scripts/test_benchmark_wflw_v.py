@@ -467,7 +467,7 @@ def test_filters_are_tuned_on_the_clips_of_a_file(clips, evaluation, tmp_path):
         ((), EXPLICIT, "RwR needs an implicit network, this one is explicit; use --rwr false"),
         (("--rwr", "false", "--compare"), EXPLICIT, "RwR needs an implicit network"),
         (("--compare", "--tuning_ids", "x"), None, "--tuning_ids: landmarks/x.npy: no such file"),
-        (("--compare", "--tuning_ids", "a", "b", "c", "d"), None, "no clip is left to evaluate"),
+        (("--compare", "--tuning_ids", "a", "b", "c", "d"), None, "none is left to evaluate"),
         ((), Path("gone.safetensors"), "gone.safetensors: no such file; give a checkpoint"),
     ],
 )

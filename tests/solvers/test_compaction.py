@@ -389,13 +389,13 @@ def test_a_tensor_of_the_whole_batch_that_f_closes_over_is_named_as_the_likely_m
     # All samples but one stop at once; from then on the tensor broadcasts to a shape that is not the state's.
     shift = torch.zeros(3, 5)
     shift[0] = 1
-    with pytest.raises(ValueError, match=r"keep the shape \(1, 5\), but returned \(3, 5\); .* belong into args"):
+    with pytest.raises(ValueError, match=r"keep the shape \(1, 5\), but returned \(3, 5\); .* must be passed in args"):
         solve(lambda z, shift: closed_over + 0.9 * z + shift, torch.zeros(3, 5), config(), (shift,))
 
 
 @pytest.mark.parametrize("arg", [torch.zeros(3, 9), torch.tensor(1.0), 0.5, None])
 def test_an_argument_that_is_not_of_every_sample_is_refused(arg):
-    with pytest.raises(ValueError, match=r"args\[1\] must be a tensor of 2 samples as z0 is, not"):
+    with pytest.raises(ValueError, match=r"args\[1\] must be a tensor of 2 samples like z0, not"):
         solve(lambda z, *args: z, torch.zeros(2, 9), FixedPointConfig(), (torch.zeros(2), arg))
 
 
