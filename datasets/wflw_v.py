@@ -156,7 +156,7 @@ def open_clip(root: Path, video_id: str, split: str) -> Clip:
 
 
 def _open_boxes(root: Path, video_id: str) -> np.ndarray:
-    """Boxes as they are on disk, a memory map (T, 4 or more)."""
+    """The boxes on disk, a memory map (T, 4 or more)."""
     boxes = _open_array(root, f"bboxes/{video_id}.npy")
     if boxes.ndim != 2 or boxes.shape[1] < 4:
         raise ClipError(f"bboxes/{video_id}.npy: has shape {boxes.shape}, expected (frames, 4): x1 y1 x2 y2")
@@ -164,7 +164,7 @@ def _open_boxes(root: Path, video_id: str) -> np.ndarray:
 
 
 def _open_landmarks(root: Path, video_id: str) -> np.ndarray:
-    """Landmarks as they are on disk, a memory map (T, 98, 2), T at least 1."""
+    """The landmarks on disk, a memory map (T, 98, 2), T at least 1."""
     landmarks = _open_array(root, f"landmarks/{video_id}.npy")
     if landmarks.shape[1:] != (NUM_LANDMARKS, 2):
         raise ClipError(

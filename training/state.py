@@ -77,7 +77,7 @@ class Run:
         """Write the state for `restore`.
 
         Raises:
-            OutputError: it cannot be written; an older state is as it was.
+            OutputError: If it cannot be written; an older state is intact.
         """
         state = {name: getattr(self, name).state_dict() for name in MODULES}
         state |= {name: getattr(self, name) for name in COUNTERS}
@@ -90,7 +90,7 @@ class Run:
         """Write the moving average of the weights as a checkpoint.
 
         Raises:
-            OutputError: it cannot be written; an older file is as it was.
+            OutputError: If it cannot be written; an older file is intact.
         """
         save_checkpoint(self.average.module, folder / WEIGHTS_FILE)
 

@@ -124,7 +124,7 @@ def draw_face(
         colours: by part.
 
     Raises:
-        ValueError: There are not 98 landmarks.
+        ValueError: If there are not 98 landmarks.
     """
     if landmarks.shape != (NUM_LANDMARKS, 2):
         raise ValueError(f"landmarks must have shape ({NUM_LANDMARKS}, 2), got {landmarks.shape}")
