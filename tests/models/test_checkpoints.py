@@ -385,7 +385,7 @@ def test_a_weight_that_is_not_finite_is_named(value, original_file):
     ("change", "message"),
     [
         (lambda weights, config: weights.pop("cell.head.bias"), r"1 weights are missing, the first: cell\.head\.bias"),
-        (lambda weights, config: weights.update(more=torch.ones(1)), "weight more has no place"),
+        (lambda weights, config: weights.update(more=torch.ones(1)), "weight more is not part"),
         (lambda weights, config: config.update(landmarks=6), r"weight cell\.\S+ is \("),
         (lambda weights, config: config.update(latent_channels=1), r"weight cell\.\S+ is \("),
         (lambda weights, config: config.update(width=6), "unknown option 'width' of the network"),
@@ -395,7 +395,7 @@ def test_a_weight_that_is_not_finite_is_named(value, original_file):
         ),
         (lambda weights, config: config.update(cell_groups=3), "cell_groups must divide"),
         (lambda weights, config: config.update(landmarks="5"), "configuration cannot be read"),
-        (lambda weights, config: weights["cell.head.bias"].fill_(torch.nan), r"cell\.head\.bias holds values"),
+        (lambda weights, config: weights["cell.head.bias"].fill_(torch.nan), r"cell\.head\.bias has values"),
     ],
 )
 def test_one_of_our_files_that_does_not_fit_together_is_refused(change, message, own_file):

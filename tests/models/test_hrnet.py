@@ -228,8 +228,8 @@ def test_truncated_file_is_refused(save: Callable[[dict[str, Tensor], Path], Pat
     ("content", "complaint"),
     [
         (Path("of a class that is not allowed"), "cannot be read"),
-        ([torch.zeros(1)], "no state dict"),
-        ({"state_dict": {"conv1.weight": 3}}, "no state dict"),
+        ([torch.zeros(1)], "not a state dict"),
+        ({"state_dict": {"conv1.weight": 3}}, "not a state dict"),
     ],
 )
 def test_foreign_pickle_is_refused(content: object, complaint: str, tmp_path: Path) -> None:
