@@ -139,7 +139,7 @@ class RunOptions:
         device: see `inference.network.resolve_device`.
         precision: see `inference.network.autocast`.
         compile: run the backbone and the cell through torch.compile; it needs a C++ compiler on a CPU.
-        save_minutes: how often the state is saved within an epoch.
+        save_minutes: minutes between saves of the state within an epoch.
     """
 
     dataset_path: Path
