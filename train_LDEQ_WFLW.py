@@ -52,7 +52,10 @@ def parse_arguments() -> argparse.Namespace:
         help="torch.compile the network: slow to start, then 1.3 times as fast (CPU)",
     )
     parser.add_argument(
-        "--save_minutes", type=non_negative_number, default=10, help="minutes between saves of the state within an epoch"
+        "--save_minutes",
+        type=non_negative_number,
+        default=10,
+        help="minutes between saves of the state within an epoch",
     )
     parser.add_argument(
         "--augmentation",
