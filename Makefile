@@ -1,4 +1,8 @@
+<<<<<<< Updated upstream
 # make benchmark   the WFLW benchmark on the shipped weights and sample faces
+=======
+# make benchmark   both evaluations, WFLW and WFLW-V, on the weights, sample faces and sample clips that ship
+>>>>>>> Stashed changes
 # make test        lint, types and tests
 # make fuzz        thousands of damaged files, options and folders; CASES and SEED choose the number and the cases
 # All first create the environment in .venv if it is missing or older than the requirements.
@@ -10,12 +14,13 @@ BIN := .venv/bin
 
 benchmark: .venv/.installed
 	$(BIN)/python test_LDEQ_WFLW.py
+	$(BIN)/python test_LDEQ_WFLW_V.py
 
 test: .venv/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 CASES ?= 3000
 SEED ?= 0
