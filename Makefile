@@ -1,8 +1,4 @@
-<<<<<<< Updated upstream
-# make benchmark   the WFLW benchmark on the shipped weights and sample faces
-=======
-# make benchmark   both evaluations, WFLW and WFLW-V, on the weights, sample faces and sample clips that ship
->>>>>>> Stashed changes
+# make benchmark   both evaluations, WFLW and WFLW-V, on the shipped weights, sample faces and sample clips
 # make test        lint, types and tests
 # make fuzz        thousands of damaged files, options and folders; CASES and SEED choose the number and the cases
 # All first create the environment in .venv if it is missing or older than the requirements.
