@@ -107,8 +107,11 @@ def _tensors(tree: Any) -> list[Tensor]:
 
 
 def free_map(state: Tensor, images: int = 9) -> Map:
-    """An f without cost: it returns random states, prepared in advance, one after the other."""
-    prepared = cycle([torch.randn_like(state) for _ in range(images)])
+    """An f without cost: it returns random states, always the same, prepared in advance, one after the other."""
+    generator = torch.Generator().manual_seed(0)
+    prepared = cycle(
+        [torch.empty_like(state).copy_(torch.randn(state.shape, generator=generator)) for _ in range(images)]
+    )
     return lambda z: next(prepared)
 
 

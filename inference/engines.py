@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ from inference.exports import DIGEST_KEY, Export, export_of
 from models.checkpoints import weights_digest
 from models.ldeq import LDEQ
 from utils.errors import CheckpointError, OptionError
+from utils.values import check_choice
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
@@ -195,9 +196,12 @@ def open_engine(model: LDEQ, name: EngineName = "auto", precision: Precision = "
         precision: precision of torch; onnxruntime supports "fp32" only.
 
     Raises:
-        OptionError: If onnxruntime is named but missing, or does not support the device or precision.
+        OptionError: If a name is unknown, or if onnxruntime is named but missing, or does not support the device or
+            precision.
         CheckpointError: If onnxruntime is named and there is no export of these weights.
     """
+    check_choice("engine", name, get_args(EngineName))
+    check_choice("precision", precision, get_args(Precision))
     make_torch = partial(TorchEngine, model, precision)
     if name == "torch":
         return make_torch()

@@ -9,11 +9,13 @@ from numpy.typing import ArrayLike
 from inference.detector import CenterFaceDetector, FaceDetector
 from inference.engines import Engine, EngineName, Precision
 from inference.landmark_tracker import TRACKING, BoxTracker, TrackingConfig
+from inference.predictor import check_frame
 from inference.results import UNSURE, Face
 from models.ldeq import LDEQ
 from utils.errors import OptionError
 from utils.geometry import box_overlap, landmark_box
 from utils.images import ColourOrder
+from utils.values import check_instance
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +105,9 @@ class FaceTracker:
         engine: EngineName | Engine = "auto",
         cuda_graphs: bool = False,
     ):
+        check_instance("rules", rules, FollowingRules, optional=True)
+        if detector is not None and not hasattr(detector, "detect"):
+            raise OptionError(f"detector must have a method detect, not be {detector!r}")
         self.tracker = BoxTracker(
             model, config, precision=precision, colour=colour, engine=engine, cuda_graphs=cuda_graphs
         )
@@ -131,6 +136,7 @@ class FaceTracker:
             ValueError: If the frame or a box has another shape, or a box has no area.
             OptionError: If the detector is missing.
         """
+        check_frame(frame)
         if boxes is not None:
             return self._step_in_boxes(frame, boxes)
         detected = self._until_detection <= 0 or not self._faces

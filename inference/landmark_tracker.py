@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from inference.engines import Engine, EngineName, Precision
-from inference.predictor import check_boxes, crop_faces
+from inference.predictor import check_boxes, check_frame, crop_faces
 from inference.results import Face, to_frame
 from inference.streams import RestartRule, Streams
 from models.ldeq import LDEQ
@@ -15,6 +16,7 @@ from models.rwr import VARIANTS, RwRConfig
 from utils.crops import CROP_RULES, CropRule
 from utils.geometry import box_overlap, steady_box
 from utils.images import ColourOrder
+from utils.values import check_choice, check_flag, check_instance
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +34,12 @@ class TrackingConfig:
     solve_first_frame: bool = False
     restart: RestartRule | None = None
     crop: CropRule = CROP_RULES["original"]
+
+    def __post_init__(self) -> None:
+        check_instance("rwr", self.rwr, RwRConfig, optional=True)
+        check_flag("solve_first_frame", self.solve_first_frame)
+        check_instance("restart", self.restart, RestartRule, optional=True)
+        check_instance("crop", self.crop, CropRule)
 
 
 TRACKING = {
@@ -68,6 +76,8 @@ class BoxTracker:
         engine: EngineName | Engine = "auto",
         cuda_graphs: bool = False,
     ):
+        check_instance("config", config, TrackingConfig)
+        check_choice("colour", colour, get_args(ColourOrder))
         self.streams = Streams(
             model,
             config.rwr,
@@ -104,6 +114,7 @@ class BoxTracker:
         Raises:
             ValueError: If the frame or a box has another shape, or a box has no area; the states are kept.
         """
+        check_frame(frame)
         if not boxes:
             return {}
         numbers = list(boxes)

@@ -4,7 +4,7 @@ import copy
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import cv2
 import torch
@@ -18,6 +18,7 @@ from models.rwr import RwRConfig, pull_back, warm_start
 from solvers import SOLVERS, Solution, SolverConfig
 from solvers.contract import StopRule
 from utils.errors import CheckpointError, OptionError
+from utils.values import check_choice, check_instance
 
 
 def resolve_device(name: str) -> torch.device:
@@ -103,9 +104,11 @@ class Network:
     """
 
     def __init__(self, model: LDEQ, precision: Precision = "fp32", engine: EngineName | Engine = "auto"):
+        check_instance("model", model, LDEQ)
+        check_choice("precision", precision, get_args(Precision))
         self.model = model.eval()
         self.config = model.config
-        self.engine = open_engine(model, engine, precision) if isinstance(engine, str) else engine
+        self.engine = engine if hasattr(engine, "embed") else open_engine(model, engine, precision)
 
     def with_solver(self, solver: SolverConfig, final_evaluation: bool) -> "Network":
         """The same network with another solver, and with a final evaluation or without."""

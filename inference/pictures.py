@@ -30,6 +30,9 @@ END_KEYS = (ord("q"), 27)
 FARTHEST = 10
 """How far from the origin the corners of a box may lie, in sides of the picture."""
 
+SMALLEST_CROP = 8
+"""Pixels that a side of a picture needs to be the crop of a face."""
+
 SHOWN_NAMES = 3
 
 FACES_TOGETHER = 16
@@ -126,7 +129,7 @@ def run_pictures(job: Job, model: LDEQ, engine: Engine, settings: DemoSettings) 
     with LandmarkWriter(job.landmarks, NUM_LANDMARKS, ("image",) if several else ()) as writer:
         for number, path in enumerate(progress_bar(len(paths), "picture", shown=several, items=paths)):
             try:
-                picture = read_picture(path)
+                picture = read_face_picture(path, settings.cropped)
             except InputError as error:
                 if not several:
                     raise
@@ -149,6 +152,19 @@ def run_pictures(job: Job, model: LDEQ, engine: Engine, settings: DemoSettings) 
     for reason in broken:
         print(f"not read: {reason}", file=sys.stderr)
     return 1 if report_failed(failed) or broken else 0
+
+
+def read_face_picture(path: Path, cropped: bool) -> np.ndarray:
+    """A picture (H, W, 3) uint8 BGR; with `cropped` it must be large enough to be the crop of a face.
+
+    Raises:
+        InputError: If it cannot be read or decoded, or is too small.
+    """
+    picture = read_picture(path)
+    if cropped and min(picture.shape[:2]) < SMALLEST_CROP:
+        height, width = picture.shape[:2]
+        raise InputError(f"{path}: {width} x {height} pixels are too few for the crop of a face; give a larger picture")
+    return picture
 
 
 def _finder(job: Job, model: LDEQ, engine: Engine, settings: DemoSettings) -> Callable[[int, np.ndarray], list[Face]]:

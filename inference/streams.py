@@ -15,6 +15,7 @@ from models.ldeq import LDEQ, LDEQOutput
 from models.rwr import RwRConfig, change_of_crop
 from solvers import FixedPointConfig
 from utils.errors import OptionError
+from utils.values import check_instance
 
 BATCH_SIZE = 32
 """Faces in one batch; a larger batch would take more memory for its heatmaps and be no faster."""
@@ -112,6 +113,8 @@ class Streams:
         batch_size: int = BATCH_SIZE,
         cuda_graphs: bool = False,
     ):
+        check_instance("rwr", rwr, RwRConfig, optional=True)
+        check_instance("restart", restart, RestartRule, optional=True)
         self.network = Network(model, precision, engine)
         self.rwr = rwr
         if rwr is not None:

@@ -22,12 +22,15 @@ from models.config import LDEQConfig
 from models.deq import GradientConfig
 from models.ldeq import LDEQ
 from solvers import AndersonConfig, BroydenConfig, FixedPointConfig, SolverConfig
-from utils.errors import CheckpointError, InputError, OutputError
+from utils.errors import CheckpointError, InputError, OptionError, OutputError
 from utils.files import write_bytes
 from utils.reading import check_file
 from utils.values import check_value
 
 CONFIG_KEY = "ldeq_config"
+
+STORED_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+"""Floating-point types that a checkpoint can hold."""
 
 ORIGINAL_FIELDS = (
     "n_keypoints",
@@ -172,9 +175,13 @@ def save_checkpoint(model: LDEQ, path: str | os.PathLike[str], dtype: torch.dtyp
         dtype: dtype of the stored floating-point weights, for example torch.float16 for half the size; None keeps it.
 
     Raises:
+        OptionError: If `dtype` is not a floating-point type that `load_checkpoint` reads.
         OutputError: If a weight is not finite or overflows `dtype`, or the file cannot be written.
     """
     path = Path(path)
+    if dtype is not None and dtype not in STORED_TYPES:
+        names = ", ".join(str(kind) for kind in STORED_TYPES)
+        raise OptionError(f"dtype of a checkpoint must be one of {names}, not {dtype}")
     weights = {
         name: (tensor.to(dtype) if dtype and tensor.is_floating_point() else tensor).contiguous().cpu()
         for name, tensor in model.state_dict().items()
@@ -208,7 +215,7 @@ def _read_own(path: Path) -> tuple[LDEQConfig, dict[str, Tensor]]:
 
 def _check_kind(path: Path, name: str, tensor: Tensor) -> None:
     """Check that a tensor is an ordinary one, with its own memory for every element."""
-    known = (torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.int64)
+    known = (*STORED_TYPES, torch.int64)
     if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.dtype not in known:
         raise CheckpointError(
             f"{path}: weight {name} is a tensor of {tensor.dtype}, {tensor.layout}, on {tensor.device}; ordinary "

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from utils.errors import OptionError
+from utils.values import check_choice, check_flag, check_integer
 
 Carry = Literal["unchanged", "crop", "face"]
 
@@ -55,10 +56,9 @@ class RwRConfig:
     release: float = math.inf
 
     def __post_init__(self) -> None:
-        if self.max_iters < 1:
-            raise OptionError(f"max_iters of RwR must be at least 1, not {self.max_iters}")
-        if self.carry not in get_args(Carry):
-            raise OptionError(f"carry of RwR must be one of {', '.join(get_args(Carry))}, not {self.carry!r}")
+        check_integer("max_iters of RwR", self.max_iters, 1)
+        check_flag("final_evaluation of RwR", self.final_evaluation)
+        check_choice("carry of RwR", self.carry, get_args(Carry))
         if not 0 < self.follow <= 1:
             raise OptionError(f"follow of RwR must be above 0 and at most 1, not {self.follow}")
         if not 0 <= self.pull < 1:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from solvers.compaction import Departure
-from solvers.contract import SolverConfig, require
+from solvers.contract import SolverConfig, require, require_count, require_size
 
 Ridge = Literal["relative", "absolute"]
 
@@ -42,8 +42,8 @@ class AndersonConfig(SolverConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.m >= 1, "m", self.m, "at least 1")
-        require(self.lam >= 0, "lam", self.lam, "0 or more")
+        require_count("m", self.m)
+        require_size("lam", self.lam)
         require(self.ridge in get_args(Ridge), "ridge", self.ridge, "'relative' or 'absolute'")
         require(0 < self.beta <= 1, "beta", self.beta, "in (0, 1]")
 

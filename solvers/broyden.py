@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from solvers.compaction import Departure
-from solvers.contract import SolverConfig, require
+from solvers.contract import SolverConfig, require_count
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +30,7 @@ class BroydenConfig(SolverConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.memory >= 1, "memory", self.memory, "at least 1")
+        require_count("memory", self.memory)
 
     def start(self, z0: Tensor) -> "BroydenMethod":
         """See `SolverConfig.start`."""

@@ -45,6 +45,10 @@ class CheckedMap:
     """
 
     def __init__(self, f: Map, z0: Tensor, args: Sequence[Tensor]):
+        if not isinstance(z0, Tensor):
+            raise ValueError(f"z0 must be a tensor (B, ...), not {type(z0).__name__}")
+        if z0.layout != torch.strided or z0.device.type == "meta":
+            raise ValueError(f"z0 must be a dense tensor with values, not {z0.layout} on {z0.device}")
         if not z0.is_floating_point() or z0.dim() < 1 or z0.numel() == 0:
             raise ValueError(f"z0 must be a non-empty floating-point batch, not {z0.dtype} of shape {tuple(z0.shape)}")
         for index, arg in enumerate(args):
@@ -80,6 +84,8 @@ class CheckedMap:
     def _check(self, image: Tensor, z: Tensor) -> None:
         if not isinstance(image, Tensor):
             raise ValueError(f"f must return a tensor of shape {tuple(z.shape)}, not {type(image).__name__}")
+        if image.layout != torch.strided:
+            raise ValueError(f"f must return a dense tensor, not {image.layout}")
         if image.shape != z.shape:
             raise ValueError(
                 f"f must keep the shape {tuple(z.shape)}, but returned {tuple(image.shape)}; samples leave the batch, "

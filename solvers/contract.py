@@ -1,5 +1,6 @@
 """The contract of all solvers: the options, the ways in which a solve can end, and the result."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
@@ -113,11 +114,11 @@ class SolverConfig:
     compact: bool | None = None
 
     def __post_init__(self) -> None:
-        require(self.max_evals >= 1, "max_evals", self.max_evals, "at least 1")
-        require(self.tol >= 0, "tol", self.tol, "0 or more")
+        require_count("max_evals", self.max_evals)
+        require_size("tol", self.tol)
         require(self.criterion in get_args(Criterion), "criterion", self.criterion, "'relative' or 'absolute'")
         require(self.stop_rule in get_args(StopRule), "stop_rule", self.stop_rule, "'sample' or 'batch'")
-        require(self.min_evals >= 1, "min_evals", self.min_evals, "at least 1")
+        require_count("min_evals", self.min_evals)
         require(self.compact is None or isinstance(self.compact, bool), "compact", self.compact, "True, False or None")
 
     def start(self, z0: Tensor) -> Method:
@@ -129,3 +130,15 @@ def require(holds: bool, option: str, value: object, expected: str) -> None:
     """Raise a ValueError that names the option, unless the condition holds."""
     if not holds:
         raise ValueError(f"{option} must be {expected}, not {value!r}")
+
+
+def require_count(option: str, value: object) -> None:
+    """Raise a ValueError that names the option, unless the value is an integer of at least 1."""
+    require(
+        isinstance(value, int) and not isinstance(value, bool) and value >= 1, option, value, "an integer, at least 1"
+    )
+
+
+def require_size(option: str, value: object) -> None:
+    """Raise a ValueError that names the option, unless the value is a finite number of at least 0."""
+    require(isinstance(value, int | float) and 0 <= value < math.inf, option, value, "a finite number, 0 or more")

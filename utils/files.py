@@ -57,6 +57,8 @@ class Aside:
         with written(path):
             if path.is_dir():
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            if path.exists() and not path.is_file():
+                raise OutputError(f"{path}: not a regular file; give another path")
             path.parent.mkdir(parents=True, exist_ok=True)
             self.part = aside_of(path)
             # Never write through a link that somebody left there.

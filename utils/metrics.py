@@ -14,9 +14,25 @@ OUTER_EYE_CORNERS = (60, 72)
 """The outer eye corners in the 98-point WFLW scheme; their distance normalises the error."""
 
 
+LARGEST_COORDINATE = 1e12
+"""Landmarks beyond this are refused: squares of their differences would lose all digits."""
+
+MOST_INTERVALS = 1_000_000
+"""Most intervals of a cumulative error curve."""
+
+
+def _to_numbers(name: str, values: ArrayLike) -> np.ndarray:
+    """The values as float64, else ValueError: no complex numbers, dates, text or masked values."""
+    array = np.asanyarray(values)
+    if array.dtype.kind not in "biuf" or np.ma.is_masked(array):
+        kind = "masked values" if np.ma.is_masked(array) else array.dtype
+        raise ValueError(f"{name} must be real numbers, got {kind}")
+    return np.asarray(array, dtype=np.float64)
+
+
 def _check_landmarks(predicted: ArrayLike, true: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Both as float64 arrays of one shape (N, K, 2) without NaN or infinity, else ValueError."""
-    predicted, true = np.asarray(predicted, dtype=np.float64), np.asarray(true, dtype=np.float64)
+    predicted, true = _to_numbers("predicted landmarks", predicted), _to_numbers("true landmarks", true)
     for name, points in (("predicted", predicted), ("true", true)):
         if points.ndim != 3 or points.shape[-1] != 2 or points.shape[1] == 0:
             raise ValueError(f"{name} landmarks must have shape (N, K, 2), got {points.shape}")
@@ -26,18 +42,22 @@ def _check_landmarks(predicted: ArrayLike, true: ArrayLike) -> tuple[np.ndarray,
         finite = np.isfinite(points).all(axis=(1, 2))
         if not finite.all():
             raise ValueError(f"{name} landmarks are not finite at index {np.flatnonzero(~finite)[0]}")
+        if points.size and np.abs(points).max() > LARGEST_COORDINATE:
+            raise ValueError(f"{name} landmarks exceed {LARGEST_COORDINATE:g}; they are no coordinates of a picture")
     return predicted, true
 
 
 def _check_nmes(nmes: ArrayLike, threshold: float) -> np.ndarray:
     """The errors as a float64 vector that is neither empty nor holds NaN, else ValueError."""
-    nmes = np.asarray(nmes, dtype=np.float64)
+    nmes = _to_numbers("errors", nmes)
     if nmes.ndim != 1 or nmes.size == 0:
         raise ValueError(f"errors must be a vector with at least one face, got shape {nmes.shape}")
     if np.isnan(nmes).any():
         raise ValueError(f"error {np.flatnonzero(np.isnan(nmes))[0]} is NaN")
-    if not threshold > 0:
-        raise ValueError(f"threshold must be positive, got {threshold}")
+    if nmes.min() < 0:
+        raise ValueError(f"error {nmes.argmin()} is negative")
+    if not 0 < threshold < np.inf:
+        raise ValueError(f"threshold must be positive and finite, got {threshold}")
     return nmes
 
 
@@ -97,9 +117,11 @@ def error_curve(nmes: ArrayLike, threshold: float = 0.10, step: float = 1e-4) ->
         ValueError: On an empty vector, NaN, a threshold that is not positive, or a step that does not divide it.
     """
     nmes = _check_nmes(nmes, threshold)
-    intervals = round(threshold / step) if step > 0 else 0
+    intervals = round(threshold / step) if threshold / MOST_INTERVALS <= step < np.inf else 0
     if intervals < 1 or not np.isclose(intervals * step, threshold):
-        raise ValueError(f"step must be positive and divide the threshold {threshold}, got {step}")
+        raise ValueError(
+            f"step must divide the threshold {threshold} into at most {MOST_INTERVALS:,} intervals, got {step}"
+        )
     errors = np.linspace(0, threshold, intervals + 1)
     shares = np.searchsorted(np.sort(nmes), errors, side="right") / nmes.size
     return errors, shares

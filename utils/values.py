@@ -66,6 +66,16 @@ def check_choice(name: str, value: Any, choices: Collection[str]) -> None:
         raise OptionError(f"{name} must be one of {', '.join(choices)}, not {_show(value)}")
 
 
+def check_instance(name: str, value: Any, kind: type, optional: bool = False) -> None:
+    """Check that an argument is an object of a class, or with `optional` None.
+
+    Raises:
+        OptionError: If it is not; the message names the argument and the class.
+    """
+    if not (isinstance(value, kind) or (optional and value is None)):
+        raise OptionError(f"{name} must be a {kind.__name__}{' or None' if optional else ''}, not {_show(value)}")
+
+
 def check_types(kind: type, options: Mapping[str, Any], owner: str) -> None:
     """Check that the options of a dataclass, for example from a file, have the types of its fields.
 

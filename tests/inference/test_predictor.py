@@ -4,9 +4,12 @@ import pytest
 import torch
 from small_networks import small_model
 
+from inference.face_tracker import FaceTracker
 from inference.flip import mean_with_mirrored
+from inference.landmark_tracker import LandmarkTracker, TrackingConfig
 from inference.predictor import LandmarkPredictor
 from utils.crops import CropRule, crop_box
+from utils.errors import OptionError
 from utils.geometry import transform_points
 from utils.images import to_network_input
 
@@ -84,8 +87,8 @@ def test_no_boxes_are_no_faces():
         (PICTURE, BOXES[0], r"boxes must have shape \(N, 4\)"),
         (PICTURE, [[30, 30, 30, 60]], "no area"),
         (PICTURE, [[np.nan, 30, 40, 60]], "not finite"),
-        (PICTURE[..., 0], BOXES, "expected a uint8 picture"),
-        (PICTURE / 255, BOXES, "expected a uint8 picture"),
+        (PICTURE[..., 0], BOXES, "a picture must be an array"),
+        (PICTURE / 255, BOXES, "a picture must be an array"),
     ],
 )
 def test_bad_input_is_one_clear_error(picture, boxes, message):
@@ -96,3 +99,38 @@ def test_bad_input_is_one_clear_error(picture, boxes, message):
 def test_an_unknown_order_of_channels_is_an_error():
     with pytest.raises(ValueError, match="colour must be one of bgr, rgb"):
         LandmarkPredictor(small_model(), colour="gbr")(PICTURE, BOXES)
+
+
+@pytest.mark.parametrize("picture", [None, "a", [1], b"x", PICTURE[:0], PICTURE > 9, PICTURE.transpose(2, 0, 1)])
+def test_what_is_no_picture_is_refused_by_every_tracker(picture):
+    model = small_model()
+    trackers = (
+        FaceTracker(model).step,
+        lambda frame: LandmarkTracker(model).step(frame, BOXES[0]),
+        lambda frame: LandmarkPredictor(model)(frame, BOXES),
+    )
+    for step in trackers:
+        with pytest.raises(ValueError, match="a picture must be an array"):
+            step(picture)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda model: LandmarkPredictor(None), "model must be a LDEQ"),
+        (lambda model: LandmarkTracker("weights.safetensors"), "model must be a LDEQ"),
+        (lambda model: LandmarkTracker(model, "steady"), "config must be a TrackingConfig"),
+        (lambda model: LandmarkPredictor(model, engine="tensorrt"), "engine must be one of"),
+        (lambda model: LandmarkPredictor(model, engine=None), "engine must be one of"),
+        (lambda model: LandmarkPredictor(model, precision="fp16"), "precision must be one of"),
+        (lambda model: LandmarkPredictor(model, colour="BGR"), "colour must be one of"),
+        (lambda model: LandmarkPredictor(model, crop="exact"), "crop must be a CropRule"),
+        (lambda model: LandmarkPredictor(model, flip="x"), "flip must be true or false"),
+        (lambda model: FaceTracker(model, rules="x"), "rules must be a FollowingRules or None"),
+        (lambda model: FaceTracker(model, detector="x"), "detector must have a method detect"),
+        (lambda model: TrackingConfig(rwr="steady"), "rwr must be a RwRConfig or None"),
+    ],
+)
+def test_an_argument_of_the_wrong_kind_is_named(make, message):
+    with pytest.raises(OptionError, match=message):
+        make(small_model())

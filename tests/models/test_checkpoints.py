@@ -21,7 +21,7 @@ from models import LDEQ, load_checkpoint, save_checkpoint
 from models.checkpoints import CONFIG_KEY, config_from_original
 from models.deq import GradientConfig
 from solvers import AndersonConfig, BroydenConfig, FixedPointConfig
-from utils.errors import CheckpointError, OutputError
+from utils.errors import CheckpointError, OptionError, OutputError
 
 # The original's name of each of our modules, as its checkpoints have them.
 ORIGINAL_MODULES = {
@@ -339,7 +339,7 @@ def test_missing_fields_are_named_together_with_their_file(original_file):
         ({"cell_norm": "softmax"}, "'softmax'"),
         ({"model_mode": "recurrent"}, "'recurrent'"),
         ({"cell_gn_groups": 3}, "cell_groups must divide every width"),
-        ({"max_iters": 0}, "max_evals must be at least 1, not 0"),
+        ({"max_iters": 0}, "max_evals must be an integer, at least 1, not 0"),
         ({"im_size": 96, "heatmap_size": 24}, "image_size must be a multiple of 64, not 96"),
         ({"n_keypoints": None}, "n_keypoints must be an integer, not None"),
     ],
@@ -579,3 +579,13 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
 
 def test_a_large_softplus_does_not_overflow():
     assert small_config(softargmax_beta=800.0, softplus_beta=True).effective_beta == 800
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.bool, torch.complex64, "float16", torch.float8_e4m3fn])
+def test_weights_of_a_type_that_cannot_be_read_are_not_written(tmp_path, dtype):
+    path = tmp_path / "weights.safetensors"
+    save_checkpoint(small_model(), path)
+    before = path.read_bytes()
+    with pytest.raises(OptionError, match="dtype of a checkpoint"):
+        save_checkpoint(small_model(), path, dtype)
+    assert path.read_bytes() == before

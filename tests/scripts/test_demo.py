@@ -195,6 +195,12 @@ def test_pictures_with_alpha_16_bits_grey_or_damage_in_a_folder(tmp_path):
     assert len(list((tmp_path / "overlays").iterdir())) == 5
 
 
+def test_a_picture_too_small_for_a_cropped_face_is_named(tmp_path):
+    cv2.imwrite(str(tmp_path / "one.png"), np.zeros((1, 1, 3), np.uint8))
+    done = demo(tmp_path / "one.png", "--cropped", folder=tmp_path)
+    assert done.returncode == 2 and "one.png: 1 x 1 pixels are too few" in done.stderr
+
+
 def test_a_cropped_face_is_solved_as_the_benchmark_does(tmp_path):
     evaluated = run("test_LDEQ_WFLW.py", "--workers", 0, "--output_folder", "results", folder=tmp_path)
     assert evaluated.returncode == 0, evaluated.stderr

@@ -595,3 +595,34 @@ def test_the_examples_of_the_docstrings_run(module):
     result = doctest.testmod(importlib.import_module(f"solvers.{module}"))
     assert result.attempted > 0
     assert result.failed == 0
+
+
+@pytest.mark.parametrize("option", ["max_evals", "min_evals", "m"])
+@pytest.mark.parametrize("value", [2.5, torch.inf, "3", True, 0])
+def test_counts_are_integers_of_at_least_one(option, value):
+    with pytest.raises(ValueError, match=f"{option} must be an integer"):
+        AndersonConfig(**{option: value})
+
+
+@pytest.mark.parametrize("option", ["tol", "lam"])
+@pytest.mark.parametrize("value", [torch.inf, torch.nan, -1, "1"])
+def test_strengths_are_finite(option, value):
+    with pytest.raises(ValueError, match=f"{option} must be a finite number"):
+        AndersonConfig(**{option: value})
+
+
+@pytest.mark.parametrize("start", [None, [1.0], torch.ones(2, 3).to_sparse(), torch.ones(2, 3, device="meta")])
+def test_a_start_that_is_no_dense_tensor_is_refused(start):
+    with pytest.raises(ValueError, match="z0 must be a"):
+        solve(lambda z: z, start, FixedPointConfig())
+
+
+@pytest.mark.parametrize("config", [None, {}, "anderson", 3])
+def test_a_configuration_that_is_none_is_refused(config):
+    with pytest.raises(ValueError, match="config must be that of a solver"):
+        solve(lambda z: z, torch.ones(2, 3), config)
+
+
+def test_a_map_to_a_sparse_tensor_is_refused():
+    with pytest.raises(ValueError, match="dense"):
+        solve(lambda z: z.to_sparse(), torch.ones(2, 3), FixedPointConfig())

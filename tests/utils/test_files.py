@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -183,3 +184,12 @@ def test_a_figure_of_photographs_stays_small(tmp_path: Path):
     figure.add_subplot().imshow(picture, interpolation="bicubic")
     save_figure(figure, tmp_path / "photographs.png")
     assert (tmp_path / "photographs.png").stat().st_size <= 300_000
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_device_is_not_replaced_by_a_file(tmp_path: Path):
+    pipe = tmp_path / "pipe.csv"
+    os.mkfifo(pipe)
+    with pytest.raises(OutputError, match="not a regular file"):
+        write_text(pipe, "x")
+    assert pipe.is_fifo()

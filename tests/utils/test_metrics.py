@@ -132,7 +132,7 @@ def test_metrics_over_faces_refuse_no_faces_nan_and_other_shapes(metric):
 
 @pytest.mark.parametrize("step", [0, -1e-4, 0.03, 0.3, np.nan])
 def test_error_curve_refuses_a_step_that_does_not_divide_the_threshold(step):
-    with pytest.raises(ValueError, match="step must be positive and divide"):
+    with pytest.raises(ValueError, match="step must divide the threshold"):
         error_curve([0.1], threshold=0.1, step=step)
 
 
@@ -241,3 +241,28 @@ def test_nad_is_not_known_of_a_video_shorter_than_two_windows():
     assert normalised_allan_deviation(true, true, 3) == 0
     with pytest.raises(ValueError, match="at least one frame"):
         normalised_allan_deviation(true, true, 0)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda points: points * 1e300, "exceed"),
+        (lambda points: points + 1j, "real numbers"),
+        (lambda points: np.ma.masked_greater(points, 0.5), "masked"),
+        (lambda points: points.astype("datetime64[s]"), "real numbers"),
+    ],
+)
+def test_landmarks_that_are_no_coordinates_are_refused(spoil, message):
+    points = random_landmarks(4, seed=1)
+    for metric in (nme, video_nmj, lambda first, second: normalised_allan_deviation(first, second, 1)):
+        with pytest.raises(ValueError, match=message):
+            metric(points, spoil(points))
+
+
+def test_errors_and_thresholds_out_of_range_are_refused():
+    with pytest.raises(ValueError, match="negative"):
+        area_under_curve([-0.1])
+    with pytest.raises(ValueError, match="finite"):
+        failure_rate([0.1], np.inf)
+    with pytest.raises(ValueError, match="intervals"):
+        error_curve([0.1], step=1e-12)
