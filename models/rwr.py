@@ -4,7 +4,8 @@ Faithful RwR gives every frame, including the first, the same few evaluations of
 on the first frame, and from the unchanged z*_{t-1} on the others. If the cell contracts so fast that two evaluations
 come close to the fixed point from any start, this saves evaluations but hardly lowers the jitter. The paper defines RwR
 by z_t = argmin ||z - z*_{t-1}||^2 subject to f(z) = z. `pull` approximates this by a proximal step. `carry` first moves
-z*_{t-1} with the face, so that the pull acts against jitter and not against motion.
+z*_{t-1} with the face, so that the pull acts against jitter and not against motion. These are pure functions;
+`inference.streams.Streams` keeps z* from one frame to the next.
 """
 
 import math

@@ -203,7 +203,9 @@ class HRNet(nn.Module):
         self.transition3 = _transition(widths[:3], widths)
         self.stage4 = _stage(widths, config.blocks[2], config.units[2])
         self.projection = nn.Conv2d(sum(widths), out_channels, 1)
-        self._initialise()
+        # The meta device has nothing to initialise, and PyTorch would load its compiler for it, which takes seconds.
+        if not self.projection.weight.is_meta:
+            self._initialise()
 
     def _initialise(self) -> None:
         for module in self.modules():

@@ -3,6 +3,8 @@ import json
 import os
 import pickle
 import re
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -589,3 +591,10 @@ def test_weights_of_a_type_that_cannot_be_read_are_not_written(tmp_path, dtype):
     with pytest.raises(OptionError, match="dtype of a checkpoint"):
         save_checkpoint(small_model(), path, dtype)
     assert path.read_bytes() == before
+
+
+def test_opening_a_checkpoint_does_not_load_the_compiler():
+    code = "import sys, models; models.load_checkpoint(sys.argv[1]); print('torch._dynamo' in sys.modules)"
+    command = [sys.executable, "-c", code, "weights/ldeq_mini.safetensors"]
+    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
