@@ -28,6 +28,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+if __name__ == "__main__":
+    # Python searches the script's own folder first; the imports below start at the root of the repository.
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
 import av
 import cv2
 import numpy as np

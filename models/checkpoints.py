@@ -130,6 +130,7 @@ def load_checkpoint(path: str | os.PathLike[str], device: str | torch.device = "
 
     Raises:
         CheckpointError: If the file is missing, truncated, of another format or inconsistent; it is never half loaded.
+        OptionError: If the device is not there.
     """
     path = Path(path)
     try:
@@ -148,7 +149,13 @@ def load_checkpoint(path: str | os.PathLike[str], device: str | torch.device = "
     model = LDEQ(config)
     model.load_state_dict(weights)
     model.source = path
-    return model.to(device).eval()
+    if str(device) == "meta":
+        raise OptionError("device meta cannot be used (it holds no values); give cpu or another device")
+    try:
+        return model.to(device).eval()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise OptionError(f"device {device!s} cannot be used ({reason}); give cpu or another device") from error
 
 
 def weights_digest(model: LDEQ) -> str:

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from typing import Any, TextIO, cast
 
-from utils.errors import UserError
+from utils.errors import OptionError, UserError
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, the same as in a shell."""
@@ -82,6 +82,17 @@ def _shorten(text: str) -> str:
     return text if len(text) <= 60 else text[:60] + "..."
 
 
+def refuse_empty_values(words: list[str]) -> None:
+    """Refuse `--option=--`: argparse (Python 3.11) takes the value for its own mark and gives the script an empty list.
+
+    Raises:
+        OptionError: If a word is of this kind.
+    """
+    for word in words:
+        if word.startswith("--") and word.endswith("=--"):
+            raise OptionError(f"{word}: -- is not a value; give another or leave the option out")
+
+
 def run(command: Callable[[], int | None]) -> int:
     """Run a script, for `sys.exit`.
 
@@ -99,6 +110,7 @@ def run(command: Callable[[], int | None]) -> int:
     sys.stdout, sys.stderr = cast(TextIO, output), cast(TextIO, messages)
     status = 0
     try:
+        refuse_empty_values(sys.argv[1:])
         status = command() or 0
     except SystemExit as end:  # argparse, after --help or a wrong option
         status = end.code if isinstance(end.code, int) else int(end.code is not None)

@@ -40,8 +40,7 @@ def read_bgr(path: Path) -> tuple[np.ndarray, bytes]:
     size = _declared_size(content)
     if size is not None and size[0] * size[1] > MAX_PIXELS:
         raise InputError(
-            f"{path}: a picture of {size[0]} x {size[1]} pixels is more than {MAX_PIXELS // 10**6} million; make it "
-            "smaller"
+            f"{path}: a picture of {size[0] * size[1]:,} pixels is more than {MAX_PIXELS:,}; make it smaller"
         )
     try:
         # Unlike imread, imdecode refuses a truncated file instead of filling the rest with grey.

@@ -598,3 +598,11 @@ def test_opening_a_checkpoint_does_not_load_the_compiler():
     command = [sys.executable, "-c", code, "weights/ldeq_mini.safetensors"]
     done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize("device", ["gpu", "meta", "cuda:99"])
+def test_a_device_that_is_not_there_is_named(tmp_path, device):
+    path = tmp_path / "weights.safetensors"
+    save_checkpoint(small_model(), path)
+    with pytest.raises(OptionError, match=f"device {device} cannot be used"):
+        load_checkpoint(path, device)

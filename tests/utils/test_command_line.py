@@ -183,3 +183,9 @@ def test_the_command_line_needs_neither_torch_nor_numpy():
         "import sys, utils.command_line, utils.errors, utils.files; print({'torch', 'numpy', 'cv2'} & set(sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT).stdout == "set()\n"
+
+
+def test_the_mark_of_argparse_is_no_value(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["script.py", "--batch_size=--"])
+    assert run(lambda: pytest.fail("the script ran")) == 2
+    assert "--batch_size=--: -- is not a value" in capsys.readouterr().err
