@@ -24,10 +24,12 @@ from models.ldeq import LDEQ
 from solvers import AndersonConfig, BroydenConfig, FixedPointConfig, SolverConfig
 from utils.errors import CheckpointError, InputError, OptionError, OutputError
 from utils.files import write_bytes
-from utils.reading import check_file
+from utils.reading import check_archive, check_file
 from utils.values import check_value
 
 CONFIG_KEY = "ldeq_config"
+
+CHECKSUM_KEY = "sha256"
 
 STORED_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 """Floating-point types that a checkpoint can hold."""
@@ -196,7 +198,8 @@ def save_checkpoint(model: LDEQ, path: str | os.PathLike[str], dtype: torch.dtyp
     for name, tensor in weights.items():
         if not torch.isfinite(tensor).all():
             raise OutputError(f"{path}: not written, because weight {name} has values that are not finite")
-    metadata = {"format": "pt", CONFIG_KEY: json.dumps(model.config.to_dict())}
+    config = json.dumps(model.config.to_dict())
+    metadata = {"format": "pt", CONFIG_KEY: config, CHECKSUM_KEY: _checksum(config, weights)}
     write_bytes(path, safetensors.torch.save(weights, metadata), durable=True)
 
 
@@ -212,12 +215,24 @@ def _read_own(path: Path) -> tuple[LDEQConfig, dict[str, Tensor]]:
         raise CheckpointError(f"{path}: a safetensors file without {CONFIG_KEY!r} in its metadata is not one of ours")
     for name, tensor in stored.items():
         _check_kind(path, name, tensor)
+    # Files of earlier versions have no checksum.
+    if metadata.get(CHECKSUM_KEY, "") not in ("", _checksum(metadata[CONFIG_KEY], stored)):
+        raise CheckpointError(f"{path}: damaged, its content does not match its checksum; copy it again")
     weights = {name: _at_least_single(tensor) for name, tensor in stored.items()}
     try:
         config = LDEQConfig.from_dict(json.loads(metadata[CONFIG_KEY]))
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: its configuration cannot be read ({error})") from error
     return config, weights
+
+
+def _checksum(config: str, weights: dict[str, Tensor]) -> str:
+    """SHA-256 in hexadecimal of what a file in our own format holds."""
+    digest = hashlib.sha256(config.encode())
+    for name, tensor in sorted(weights.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _check_kind(path: Path, name: str, tensor: Tensor) -> None:
@@ -237,6 +252,10 @@ def _at_least_single(tensor: Tensor) -> Tensor:
 
 
 def _read_original(path: Path) -> tuple[LDEQConfig, dict[str, Tensor]]:
+    try:
+        check_archive(path)
+    except InputError as error:
+        raise CheckpointError(str(error)) from error
     try:
         # An open file: torch.load would judge a path by its name.
         with path.open("rb") as file, warnings.catch_warnings(), safe_globals([argparse.Namespace]):

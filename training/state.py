@@ -18,7 +18,7 @@ from training.config import TrainingConfig
 from training.log import CURVES_FILE, LOG_FILE
 from utils.errors import InputError, OutputError
 from utils.files import write_bytes, write_json
-from utils.reading import read_text
+from utils.reading import check_archive, read_text
 
 STATE_FILE = "state.pt"
 CONFIG_FILE = "config.json"
@@ -115,6 +115,7 @@ class Run:
 
 def _read_state(path: Path) -> dict[str, Any]:
     try:
+        check_archive(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the unpickler raises many kinds of error on a damaged file
         raise OutputError(

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import zipfile
 from collections.abc import Collection, Iterator
 from pathlib import Path
 
@@ -44,6 +45,23 @@ def read_bytes(path: Path, advice: str = "check the path") -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise cannot_read(path, error) from error
+
+
+def check_archive(path: Path) -> None:
+    """Check the checksums of a ZIP archive, as `torch.save` writes them; PyTorch itself reads changed bytes silently.
+
+    Raises:
+        InputError: If a member is damaged. A file of another kind passes.
+    """
+    try:
+        if not zipfile.is_zipfile(path):
+            return
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except Exception as error:  # zipfile raises many kinds of error on a damaged archive
+        raise InputError(f"{path}: damaged ({error}); copy it again") from error
+    if damaged is not None:
+        raise InputError(f"{path}: damaged, its member {damaged} does not match its checksum; copy it again")
 
 
 def read_text(path: Path, advice: str = "check the path") -> str:

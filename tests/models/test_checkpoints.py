@@ -606,3 +606,26 @@ def test_a_device_that_is_not_there_is_named(tmp_path, device):
     save_checkpoint(small_model(), path)
     with pytest.raises(OptionError, match=f"device {device} cannot be used"):
         load_checkpoint(path, device)
+
+
+@pytest.mark.parametrize("dtype", [None, torch.float16, torch.bfloat16])
+def test_a_changed_byte_of_the_weights_is_found(tmp_path, dtype):
+    path = tmp_path / "weights.safetensors"
+    save_checkpoint(small_model(), path, dtype)
+    load_checkpoint(path)
+    content = bytearray(path.read_bytes())
+    content[-5] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match="does not match its checksum"):
+        load_checkpoint(path)
+
+
+def test_a_changed_byte_of_a_checkpoint_in_the_original_format_is_found(tmp_path):
+    source = Path(__file__).parents[1] / "data" / "parity"
+    original = min(source.glob("*.pth.tar"), key=lambda path: path.stat().st_size)
+    content = bytearray(original.read_bytes())
+    content[len(content) // 2] ^= 1
+    path = tmp_path / original.name
+    path.write_bytes(content)
+    with pytest.raises(CheckpointError, match=re.escape(str(path))):
+        load_checkpoint(path)
