@@ -230,6 +230,12 @@ def state_cut_short(folder: Path) -> None:
     (folder / "state.pt").write_bytes((folder / "state.pt").read_bytes()[:1000])
 
 
+def state_with_a_changed_byte(folder: Path) -> None:
+    content = bytearray((folder / "state.pt").read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / "state.pt").write_bytes(content)
+
+
 def log_of_something_else(folder: Path) -> None:
     (folder / "log.csv").write_text("name,grade\nAda,1\n")
 
@@ -252,6 +258,7 @@ def folder_for_the_log(folder: Path) -> None:
         (state_of_a_wrong_kind, ("state.pt", "does not fit the run")),
         (state_of_another_network, ("state.pt", "does not fit the run")),
         (state_cut_short, ("state.pt", "damaged")),
+        (state_with_a_changed_byte, ("state.pt", "does not match its checksum")),
         (log_of_something_else, ("log.csv", "not the log of a run")),
         (folder_for_the_log, ("log.csv", "not the log of a run")),
     ],
