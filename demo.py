@@ -20,15 +20,14 @@ results/demo/<path of the input>.jsonl. Several pictures share one file.
 
 import argparse
 import sys
-from pathlib import Path
 
 from inference.options import CROPS, RWR_VARIANTS, add_engine_options, add_machine_options, add_weights_option
-from utils.command_line import number_in, run, true_or_false
+from utils.command_line import given_path, number_in, run, script_parser, true_or_false
 
 
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(__doc__)
     parser.add_argument(
         "inputs", nargs="+", metavar="input", help="a picture, a folder of pictures, a video, or the index of a webcam"
     )
@@ -36,13 +35,13 @@ def parse_arguments() -> argparse.Namespace:
     results = parser.add_argument_group("results")
     results.add_argument(
         "--landmarks",
-        type=Path,
+        type=given_path,
         metavar="FILE",
         help=".jsonl or .csv (default: results/demo/<path of the input>.jsonl)",
     )
     results.add_argument(
         "--save",
-        type=Path,
+        type=given_path,
         metavar="FILE",
         help="write the overlay: .mp4, .webp or .gif for a video, .png or .jpg for a picture, a folder for several "
         "(default: none)",
@@ -54,7 +53,7 @@ def parse_arguments() -> argparse.Namespace:
         help="show every frame on its own, RwR of the paper and RwR with our pull side by side, with their jitter",
     )
     faces = parser.add_argument_group("boxes of the faces").add_mutually_exclusive_group()
-    faces.add_argument("--boxes", type=Path, metavar="FILE", help="boxes of the faces, .npy or .csv")
+    faces.add_argument("--boxes", type=given_path, metavar="FILE", help="boxes of the faces, .npy or .csv")
     faces.add_argument("--cropped", action="store_true", help="the whole picture is the crop of one face")
     detection = parser.add_argument_group("detection")
     detection.add_argument(

@@ -18,19 +18,20 @@ from the z of the previous frame (zeros for the first). The keypoints of the sec
 
 import argparse
 import sys
-from pathlib import Path
 
 from inference.options import add_weights_option
-from utils.command_line import run
+from utils.command_line import given_path, run, script_parser
 
 TOLERANCE = 1e-4
 
 
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(__doc__)
     add_weights_option(parser)
-    parser.add_argument("--output_folder", type=Path, help="folder of the export (default: the checkpoint's folder)")
+    parser.add_argument(
+        "--output_folder", type=given_path, help="folder of the export (default: the checkpoint's folder)"
+    )
     return parser.parse_args()
 
 

@@ -16,7 +16,6 @@ among them, which changes no number under either rule.
 A face whose solve is not finite is reported and left out of the scores, and the exit status is 1.
 """
 
-import argparse
 import sys
 import time
 from contextlib import nullcontext
@@ -27,20 +26,25 @@ from inference.options import SOLVERS, STOP_RULES, add_engine_options, add_machi
 from utils.command_line import (
     evaluation_budget,
     format_duration,
+    given_path,
     non_negative_integer,
     non_negative_number,
     positive_integer,
     run,
+    script_parser,
     worker_count,
 )
 
 
 def parse_arguments() -> FaceSettings:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(__doc__)
     data = parser.add_argument_group("data")
     data.add_argument(
-        "--dataset_path", type=Path, default=SAMPLE, help="folder of WFLW, pre-cropped or raw (default: the sample)"
+        "--dataset_path",
+        type=given_path,
+        default=SAMPLE,
+        help="folder of WFLW, pre-cropped or raw (default: the sample)",
     )
     data.add_argument(
         "--raw_box", choices=RAW_BOXES, default="landmarks", help="box of raw faces for their crop (default: landmarks)"
@@ -68,7 +72,10 @@ def parse_arguments() -> FaceSettings:
     )
     results = parser.add_argument_group("results")
     results.add_argument(
-        "--output_folder", type=Path, default=Path("results/wflw"), help="folder of the results (default: results/wflw)"
+        "--output_folder",
+        type=given_path,
+        default=Path("results/wflw"),
+        help="folder of the results (default: results/wflw)",
     )
     results.add_argument(
         "--plot", type=non_negative_integer, default=0, metavar="N", help="draw the N worst and N median faces"

@@ -19,7 +19,6 @@ zeros by the checkpoint's own solver. With --stop_rule batch and no RwR, the fra
 the numbers depend on --WFLW_V_batch_size. In all other cases they do not.
 """
 
-import argparse
 import sys
 import time
 from contextlib import nullcontext
@@ -37,8 +36,10 @@ from inference.options import (
 from utils.command_line import (
     evaluation_budget,
     format_duration,
+    given_path,
     positive_integer,
     run,
+    script_parser,
     true_or_false,
     worker_count,
 )
@@ -46,10 +47,10 @@ from utils.command_line import (
 
 def parse_arguments() -> ClipSettings:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(__doc__)
     data = parser.add_argument_group("data")
     data.add_argument(
-        "--WFLW_V_dataset_path", type=Path, default=SAMPLE, help="folder of WFLW-V (default: the shipped sample)"
+        "--WFLW_V_dataset_path", type=given_path, default=SAMPLE, help="folder of WFLW-V (default: the shipped sample)"
     )
     data.add_argument("--WFLW_V_split", choices=CLIP_SPLITS, default="all", help="clips to evaluate (default: all)")
     data.add_argument(
@@ -101,7 +102,7 @@ def parse_arguments() -> ClipSettings:
     results = parser.add_argument_group("results")
     results.add_argument(
         "--output_folder",
-        type=Path,
+        type=given_path,
         default=Path("results/wflw_v"),
         help="folder of the results (default: results/wflw_v)",
     )

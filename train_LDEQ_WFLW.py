@@ -12,11 +12,18 @@ curves.png, and state.pt, from which --resume resumes exactly. Ctrl-C saves the 
 import argparse
 import sys
 from dataclasses import fields
-from pathlib import Path
 
 from inference.options import add_machine_options
 from training.config import PRESETS, RunOptions, add_options, from_options
-from utils.command_line import evaluation_budget, non_negative_number, positive_integer, run, worker_count
+from utils.command_line import (
+    evaluation_budget,
+    given_path,
+    non_negative_number,
+    positive_integer,
+    run,
+    script_parser,
+    worker_count,
+)
 
 BACKBONES = ("stem", "hrnet_w18", "hrnet_w18_small", "hrnet_mini")
 
@@ -27,9 +34,9 @@ INITIAL_PARTS = ("all", "backbone")
 
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset_path", type=Path, required=True, help="folder of WFLW, in either layout")
-    parser.add_argument("--output_folder", type=Path, required=True, help="the run folder")
+    parser = script_parser(__doc__)
+    parser.add_argument("--dataset_path", type=given_path, required=True, help="folder of WFLW, in either layout")
+    parser.add_argument("--output_folder", type=given_path, required=True, help="the run folder")
     parser.add_argument("--resume", action="store_true", help="resume the run in --output_folder")
     parser.add_argument("--preset", choices=PRESETS, default="mini", help="network, and defaults of the other options")
     parser.add_argument("--backbone", choices=BACKBONES, help="default: the preset's")
@@ -37,10 +44,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--gate", choices=GATES, help="share of the new heatmaps in the cell's output")
     parser.add_argument("--gate_start", type=float, help="value of that share, or initial value of a learned gate")
     parser.add_argument("--max_evals", type=evaluation_budget, help="budget of the network's solver")
-    parser.add_argument("--backbone_weights", type=Path, help="ImageNet weights of a published HRNet")
+    parser.add_argument("--backbone_weights", type=given_path, help="ImageNet weights of a published HRNet")
     parser.add_argument(
         "--initial_weights",
-        type=Path,
+        type=given_path,
         help="checkpoint to start from; its image size may differ, and it may have no gate",
     )
     parser.add_argument("--initial_part", choices=INITIAL_PARTS, default="all", help="part of --initial_weights to use")

@@ -27,7 +27,7 @@ if __name__ == "__main__":
 from benchmarks.measuring import add_measuring_options, in_new_process, median_ratio, peak_growth, report
 from evaluation.settings import RAW_BOXES, SAMPLE
 from inference.options import DEVICES, SOLVERS, add_weights_option
-from utils.command_line import positive_integer, run
+from utils.command_line import given_path, positive_integer, run, script_parser
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,9 +40,9 @@ FACES_ONE_BY_ONE = 12
 
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(__doc__)
     add_weights_option(parser)
-    parser.add_argument("--dataset_path", type=Path, default=SAMPLE, help="WFLW (default: the sample)")
+    parser.add_argument("--dataset_path", type=given_path, default=SAMPLE, help="WFLW (default: the sample)")
     parser.add_argument("--raw_box", choices=RAW_BOXES, default="landmarks", help="box of raw faces for their crop")
     parser.add_argument("--solver", choices=SOLVERS, help="solver to use instead of the checkpoint's")
     parser.add_argument("--batch_size", type=positive_integer, default=32, help="(%(default)s)")

@@ -28,7 +28,7 @@ if __name__ == "__main__":
 from benchmarks.measuring import add_measuring_options, median_ratio, milliseconds_in_turn, report
 from inference.options import PRECISIONS, RWR_VARIANTS, add_weights_option
 from training.config import PRESETS
-from utils.command_line import evaluation_budget, positive_integer, run
+from utils.command_line import evaluation_budget, positive_integer, run, script_parser
 from utils.errors import OptionError
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(__doc__)
     add_weights_option(parser)
     parser.add_argument("--preset", choices=PRESETS, help="random weights of this size instead of the checkpoint")
     parser.add_argument("--batch_sizes", type=positive_integer, nargs="+", default=[1, 8, 32])

@@ -27,7 +27,7 @@ from benchmarks.clips import SIZE, make_clip
 from benchmarks.measuring import add_measuring_options, machine
 from evaluation.settings import SAMPLE
 from inference.options import RWR_VARIANTS, add_engine_options, add_machine_options, add_weights_option
-from utils.command_line import positive_integer, run
+from utils.command_line import given_path, positive_integer, run, script_parser
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,10 +55,10 @@ class TimedDetector:
 
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(__doc__)
     add_weights_option(parser)
     parser.add_argument(
-        "--video", type=Path, help="a video (default: hopper_easy of the sample, enlarged to 640 x 480)"
+        "--video", type=given_path, help="a video (default: hopper_easy of the sample, enlarged to 640 x 480)"
     )
     parser.add_argument("--demo_faces", type=positive_integer, default=1, help="copies of the sample clip in a frame")
     parser.add_argument("--rwr_variant", choices=RWR_VARIANTS, default="steady")

@@ -19,7 +19,7 @@ if __name__ == "__main__":
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from inference.options import SHIPPED_WEIGHTS
-from utils.command_line import positive_integer, run
+from utils.command_line import given_path, positive_integer, run, script_parser
 
 ROOT = Path(__file__).resolve().parents[1]
 IMAGE_SIZE = 64
@@ -53,14 +53,14 @@ COMMON = (
 
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--faces", type=Path, required=True)
-    parser.add_argument("--clips", type=Path, required=True)
-    parser.add_argument("--initial_weights", type=Path, default=SHIPPED_WEIGHTS)
+    parser = script_parser(__doc__)
+    parser.add_argument("--faces", type=given_path, required=True)
+    parser.add_argument("--clips", type=given_path, required=True)
+    parser.add_argument("--initial_weights", type=given_path, default=SHIPPED_WEIGHTS)
     parser.add_argument("--samples", type=positive_integer, default=6400, help="training samples of each run")
     parser.add_argument("--only", nargs="+", choices=RUNS, default=list(RUNS), metavar="RUN")
     parser.add_argument("--only_report", action="store_true", help="only write the table and curves of measured runs")
-    parser.add_argument("--output_folder", type=Path, default=Path("runs/depth"))
+    parser.add_argument("--output_folder", type=given_path, default=Path("runs/depth"))
     return parser.parse_args()
 
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from utils.command_line import positive_integer
+from utils.command_line import given_path, positive_integer
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,7 +44,7 @@ def add_measuring_options(parser: argparse.ArgumentParser, repeats: int, table: 
         help="measurements per value; the median counts (%(default)s)",
     )
     if table:
-        parser.add_argument("--output_folder", type=Path, help=f"folder for {table}")
+        parser.add_argument("--output_folder", type=given_path, help=f"folder for {table}")
 
 
 def machine(device: torch.device | None = None) -> str:

@@ -26,7 +26,7 @@ from benchmarks.measuring import add_measuring_options, median_ratio, millisecon
 from evaluation.settings import RAW_BOXES, SAMPLE
 from inference.options import ENGINES, add_engine_options, add_machine_options, add_weights_option
 from training.config import PRESETS
-from utils.command_line import positive_integer, run
+from utils.command_line import given_path, positive_integer, run, script_parser
 from utils.errors import CheckpointError, OptionError
 
 if TYPE_CHECKING:
@@ -43,10 +43,10 @@ REFERENCE = "torch, not folded"
 
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(__doc__)
     add_weights_option(parser)
     parser.add_argument("--preset", choices=PRESETS, help="random weights of this size, and the first table only")
-    parser.add_argument("--dataset_path", type=Path, default=SAMPLE, help="WFLW (default: the sample)")
+    parser.add_argument("--dataset_path", type=given_path, default=SAMPLE, help="WFLW (default: the sample)")
     parser.add_argument("--raw_box", choices=RAW_BOXES, default="landmarks", help="box of raw faces for their crop")
     parser.add_argument("--batch_size", type=positive_integer, default=32, help="for the second table (%(default)s)")
     add_machine_options(parser)

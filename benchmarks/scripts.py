@@ -36,7 +36,7 @@ if __name__ == "__main__":
 from benchmarks.clips import SIZE, few_clips, few_faces, make_clip
 from benchmarks.measuring import add_measuring_options, median_ratio, report
 from evaluation.settings import SAMPLE
-from utils.command_line import positive_integer, run
+from utils.command_line import given_path, positive_integer, run, script_parser
 from utils.errors import InputError, OptionError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -46,17 +46,19 @@ SMALL_FRAMES = 20
 
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="an earlier checkout of this repository")
+    parser = script_parser(__doc__)
+    parser.add_argument("--against", type=given_path, metavar="CHECKOUT", help="an earlier checkout of this repository")
     parser.add_argument(
         "--scripts", nargs="+", choices=WORKLOADS, default=list(WORKLOADS), help="scripts to measure (default: all)"
     )
     parser.add_argument(
-        "--landmark_model_weights", type=Path, help="for both checkouts (default: the shipped weights of each)"
+        "--landmark_model_weights", type=given_path, help="for both checkouts (default: the shipped weights of each)"
     )
-    parser.add_argument("--dataset_path", type=Path, default=SAMPLE, help="pre-cropped WFLW (default: the sample)")
-    parser.add_argument("--WFLW_V_dataset_path", type=Path, default=SAMPLE, help="WFLW-V (default: the sample)")
-    parser.add_argument("--video", type=Path, help="clip of the demo (default: hopper_easy of the sample)")
+    parser.add_argument(
+        "--dataset_path", type=given_path, default=SAMPLE, help="pre-cropped WFLW (default: the sample)"
+    )
+    parser.add_argument("--WFLW_V_dataset_path", type=given_path, default=SAMPLE, help="WFLW-V (default: the sample)")
+    parser.add_argument("--video", type=given_path, help="clip of the demo (default: hopper_easy of the sample)")
     parser.add_argument("--demo_faces", type=positive_integer, default=1, help="copies of the clip in a frame")
     parser.add_argument("--threads", type=positive_integer, help="cores of each run (default: PyTorch's choice)")
     add_measuring_options(parser, repeats=3, table="scripts.csv")

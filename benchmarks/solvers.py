@@ -17,12 +17,12 @@ if __name__ == "__main__":
 
 from benchmarks.measuring import add_measuring_options, report
 from inference.options import DEVICES
-from utils.command_line import positive_integer, run
+from utils.command_line import positive_integer, run, script_parser
 
 
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(__doc__)
     parser.add_argument("--device", choices=DEVICES, default="cpu")
     parser.add_argument("--batch_sizes", type=positive_integer, nargs="+", default=[1, 8])
     add_measuring_options(parser, repeats=5, table="solvers.csv")

@@ -25,7 +25,7 @@ if __name__ == "__main__":
 from benchmarks.measuring import add_measuring_options, report
 from evaluation.settings import SAMPLE
 from inference.options import SHIPPED_WEIGHTS
-from utils.command_line import run
+from utils.command_line import given_path, run, script_parser
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,9 +43,9 @@ LEVELS = (1, 5, 50, 95, 99)
 
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--landmark_model_weights", type=Path, default=SHIPPED_WEIGHTS, help="the checkpoint")
-    parser.add_argument("--WFLW_V_dataset_path", type=Path, default=SAMPLE, help="WFLW-V (default: the sample)")
+    parser = script_parser(__doc__)
+    parser.add_argument("--landmark_model_weights", type=given_path, default=SHIPPED_WEIGHTS, help="the checkpoint")
+    parser.add_argument("--WFLW_V_dataset_path", type=given_path, default=SAMPLE, help="WFLW-V (default: the sample)")
     add_measuring_options(parser, repeats=1, table="tracking_rules.csv")
     return parser.parse_args()
 

@@ -22,7 +22,7 @@ if __name__ == "__main__":
 from benchmarks.measuring import in_new_process, peak_growth, report
 from inference.options import DEVICES
 from training.config import PRESETS
-from utils.command_line import positive_integer, run
+from utils.command_line import given_path, positive_integer, run, script_parser
 
 if TYPE_CHECKING:
     import torch
@@ -35,11 +35,11 @@ STEPS = 3
 
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(__doc__)
     parser.add_argument("--preset", choices=PRESETS, default="mini")
     parser.add_argument("--batch_size", type=positive_integer, default=4)
     parser.add_argument("--device", choices=DEVICES, default="auto")
-    parser.add_argument("--output_folder", type=Path, help="folder for training_memory.csv")
+    parser.add_argument("--output_folder", type=given_path, help="folder for training_memory.csv")
     return parser.parse_args()
 
 

@@ -19,7 +19,6 @@ sample_portraits.json gives for every portrait its file in the packages, the SHA
 in pixels of the file. `CROPS` and `CLIPS` describe the faces and clips; the landmarks follow the map of the image.
 """
 
-import argparse
 import hashlib
 import json
 import sys
@@ -40,7 +39,7 @@ from datasets.degradation import adjust_gamma, low_resolution, motion_blur, occl
 from datasets.face_warp import HeadTurn, Warp
 from datasets.images import read_image
 from datasets.wflw import PRECROPPED_SIZE, SPLITS
-from utils.command_line import run
+from utils.command_line import given_path, run, script_parser
 from utils.errors import InputError
 from utils.geometry import box_to_crop, landmark_box, transform_points
 
@@ -182,9 +181,9 @@ CLIPS = (
 
 def main() -> None:
     """Read the portraits, write the faces and the clips."""
-    parser = argparse.ArgumentParser(description="Build the sample faces and clips from public-domain portraits.")
-    parser.add_argument("--packages", type=Path, required=True, help="folder that holds the extracted packages")
-    parser.add_argument("--output_folder", type=Path, required=True, help="folder to write the sample to")
+    parser = script_parser("Build the sample faces and clips from public-domain portraits.")
+    parser.add_argument("--packages", type=given_path, required=True, help="folder that holds the extracted packages")
+    parser.add_argument("--output_folder", type=given_path, required=True, help="folder to write the sample to")
     args = parser.parse_args()
     portraits = read_portraits(args.packages)
     write_faces(portraits, args.output_folder)

@@ -3,14 +3,13 @@
 python -m evaluation.landmark_figure docs/landmarks.png
 """
 
-import argparse
 import sys
 from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from utils.command_line import run
+from utils.command_line import given_path, run, script_parser
 from utils.files import save_figure
 from utils.landmark_groups import LANDMARK_GROUPS
 from utils.reading import read_text
@@ -25,8 +24,8 @@ FACE = "collins.jpg"
 
 def main() -> None:
     """Write the figure."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("file", type=Path, help="PNG to write")
+    parser = script_parser(__doc__)
+    parser.add_argument("file", type=given_path, help="PNG to write")
     file = parser.parse_args().file
     lines = read_text(SAMPLE / "test.txt").splitlines()
     numbers = next(line for line in lines if line.startswith(f"{FACE} ")).split()[1:]

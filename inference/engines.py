@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from inference.exports import DIGEST_KEY, Export, export_of
+from inference.exports import CHECKSUM_KEY, DIGEST_KEY, Export, export_of, file_checksum
 from models.checkpoints import weights_digest
 from models.ldeq import LDEQ
 from utils.errors import CheckpointError, OptionError
@@ -120,8 +120,8 @@ class OnnxEngine:
     name = "onnxruntime"
 
     def __init__(self, export: Export):
-        self.backbone = open_session(export.backbone)
-        self.session = open_session(export.cell)
+        self.backbone = open_part(export.backbone, ("images",), "embedded")
+        self.session = open_part(export.cell, ("z", "embedded"), "f_z")
         self.embedded_shape = tuple(self.backbone.get_outputs()[0].shape[1:])
 
     @property
@@ -140,6 +140,31 @@ class OnnxEngine:
     def cell(self, z: Tensor, embedded: Tensor) -> Tensor:
         """See `Engine`."""
         return run_session(self.session, {"z": z, "embedded": embedded}, "f_z", tuple(z.shape))
+
+
+def open_part(path: Path, inputs: tuple[str, ...], output: str) -> "InferenceSession":
+    """A session of one file of an export.
+
+    Args:
+        path: the file.
+        inputs: names of its inputs.
+        output: an output that it must have.
+
+    Raises:
+        OptionError: If onnxruntime is missing.
+        CheckpointError: If the file cannot be read, is damaged, or is another one.
+    """
+    session = open_session(path)
+    # Files of earlier versions have no checksum.
+    stored = session.get_modelmeta().custom_metadata_map.get(CHECKSUM_KEY, "")
+    if stored and file_checksum(path.read_bytes(), stored) != stored:
+        raise CheckpointError(f"{path}: damaged, its content does not match its checksum; run export.py again")
+    names = tuple(part.name for part in session.get_inputs())
+    if names != inputs or output not in [part.name for part in session.get_outputs()]:
+        raise CheckpointError(
+            f"{path}: its inputs are {', '.join(names)}, not {', '.join(inputs)}; run export.py again"
+        )
+    return session
 
 
 def open_session(path: Path) -> "InferenceSession":

@@ -1,10 +1,14 @@
 """The paths of a checkpoint's ONNX export, and the key that tells which weights it was made from."""
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
 DIGEST_KEY = "ldeq_weights_sha256"
 """In the metadata of both files: `models.checkpoints.weights_digest` of the network."""
+
+CHECKSUM_KEY = "ldeq_file_sha256"
+"""In the metadata of both files: `file_checksum`."""
 
 CHECKPOINT_SUFFIXES = (".safetensors", ".pth.tar")
 
@@ -20,6 +24,16 @@ class Export:
 
     backbone: Path
     cell: Path
+
+
+def file_checksum(content: bytes, stored: str) -> str:
+    """SHA-256 in hexadecimal of a file that holds its own checksum, taken with zeros in place of the checksum.
+
+    Args:
+        content: the file.
+        stored: the checksum in the file.
+    """
+    return hashlib.sha256(content.replace(stored.encode(), b"0" * len(stored))).hexdigest()
 
 
 def export_paths(checkpoint: Path, folder: Path | None = None) -> Export:

@@ -9,12 +9,11 @@ from numpy.typing import ArrayLike
 from inference.detector import CenterFaceDetector, FaceDetector
 from inference.engines import Engine, EngineName, Precision
 from inference.landmark_tracker import TRACKING, BoxTracker, TrackingConfig
-from inference.predictor import check_frame
 from inference.results import UNSURE, Face
 from models.ldeq import LDEQ
 from utils.errors import OptionError
 from utils.geometry import box_overlap, landmark_box
-from utils.images import ColourOrder
+from utils.images import ColourOrder, check_picture
 from utils.values import check_instance
 
 
@@ -136,7 +135,7 @@ class FaceTracker:
             ValueError: If the frame or a box has another shape, or a box has no area.
             OptionError: If the detector is missing.
         """
-        check_frame(frame)
+        check_picture(frame)
         if boxes is not None:
             return self._step_in_boxes(frame, boxes)
         detected = self._until_detection <= 0 or not self._faces

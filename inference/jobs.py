@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from utils.errors import InputError, OptionError
-from utils.files import protect_inputs
+from utils.files import check_places, protect_inputs
 from utils.sources import ASSUMED_RATE, Source, open_source
 from utils.writers import ANIMATION_SUFFIXES, PICTURE_SUFFIXES, VIDEO_SUFFIXES, check_suffix
 
@@ -106,6 +106,7 @@ def plan_jobs(settings: DemoSettings) -> list[Job]:
     inputs = [path for source in sources for path in source.paths]
     given = [settings.landmark_model_weights, *([settings.boxes] if settings.boxes else [])]
     protect_inputs(outputs, [*inputs, *given])
+    check_places(outputs)
     return jobs
 
 

@@ -8,14 +8,14 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from inference.engines import Engine, EngineName, Precision
-from inference.predictor import check_boxes, check_frame, crop_faces
+from inference.predictor import check_boxes, crop_faces
 from inference.results import Face, to_frame
 from inference.streams import RestartRule, Streams
 from models.ldeq import LDEQ
 from models.rwr import VARIANTS, RwRConfig
 from utils.crops import CROP_RULES, CropRule
 from utils.geometry import box_overlap, steady_box
-from utils.images import ColourOrder
+from utils.images import ColourOrder, check_picture
 from utils.values import check_choice, check_flag, check_instance
 
 
@@ -114,7 +114,7 @@ class BoxTracker:
         Raises:
             ValueError: If the frame or a box has another shape, or a box has no area; the states are kept.
         """
-        check_frame(frame)
+        check_picture(frame)
         if not boxes:
             return {}
         numbers = list(boxes)

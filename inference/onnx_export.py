@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from inference.engines import Engine, OnnxEngine, TorchEngine
-from inference.exports import DIGEST_KEY, Export
+from inference.exports import CHECKSUM_KEY, DIGEST_KEY, Export, file_checksum
 from inference.streams import Streams
 from models.checkpoints import weights_digest
 from models.ldeq import LDEQ
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 
 FRAMES = 4
+
+NO_CHECKSUM = "0" * 64
 
 
 class Backbone(nn.Module):
@@ -111,6 +113,7 @@ def to_onnx(module: nn.Module, inputs: dict[str, Tensor], outputs: tuple[str, ..
         outputs: names of the outputs.
         digest: see `DIGEST_KEY`.
     """
+    from onnx import helper
     from onnxscript import optimizer
 
     # Not optimised by the exporter, which would fold batch norms into weights that half precision no longer holds;
@@ -131,9 +134,9 @@ def to_onnx(module: nn.Module, inputs: dict[str, Tensor], outputs: tuple[str, ..
     content = program.model_proto
     strip(content)
     store_in_half_precision(content)
-    entry = content.metadata_props.add()
-    entry.key, entry.value = DIGEST_KEY, digest
-    return content.SerializeToString()
+    helper.set_model_props(content, {DIGEST_KEY: digest, CHECKSUM_KEY: NO_CHECKSUM})
+    unsigned = content.SerializeToString()
+    return unsigned.replace(NO_CHECKSUM.encode(), file_checksum(unsigned, NO_CHECKSUM).encode())
 
 
 def strip(content: "ModelProto") -> None:

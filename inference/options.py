@@ -7,7 +7,7 @@ registries of the other rooms; `tests/inference/test_options.py` checks this.
 from pathlib import Path
 from typing import Any, Protocol
 
-from utils.command_line import integer_in
+from utils.command_line import given_path, integer_in
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
@@ -37,7 +37,7 @@ def add_weights_option(parser: OptionReceiver) -> None:
     """Add the option for the checkpoint."""
     parser.add_argument(
         "--landmark_model_weights",
-        type=Path,
+        type=given_path,
         default=SHIPPED_WEIGHTS,
         help="checkpoint of this project or of the original release (default: the shipped weights)",
     )

@@ -17,6 +17,7 @@ from inference.landmark_files import LandmarkWriter, read_boxes
 from inference.predictor import LandmarkPredictor
 from inference.results import Face
 from models.ldeq import LDEQ
+from utils.crops import CropRule, crop_matrix
 from utils.drawing import draw_faces
 from utils.errors import InputError
 from utils.geometry import box_overlap, box_to_crop, landmark_box
@@ -26,9 +27,6 @@ from utils.sources import read_picture
 from utils.writers import write_picture
 
 END_KEYS = (ord("q"), 27)
-
-FARTHEST = 10
-"""How far from the origin the corners of a box may lie, in sides of the picture."""
 
 SMALLEST_CROP = 8
 """Pixels that a side of a picture needs to be the crop of a face."""
@@ -170,7 +168,7 @@ def read_face_picture(path: Path, cropped: bool) -> np.ndarray:
 def _finder(job: Job, model: LDEQ, engine: Engine, settings: DemoSettings) -> Callable[[int, np.ndarray], list[Face]]:
     predictor = LandmarkPredictor(model, engine=engine)
     if settings.boxes or settings.cropped:
-        boxes_of = given_boxes(settings, len(job.source.paths))
+        boxes_of = given_boxes(settings, predictor.crop, len(job.source.paths))
 
         def predict(number: int, picture: np.ndarray) -> list[Face]:
             boxes = boxes_of(number, picture)
@@ -182,11 +180,14 @@ def _finder(job: Job, model: LDEQ, engine: Engine, settings: DemoSettings) -> Ca
     return lambda number, picture: find_faces(picture, predictor, detector)
 
 
-def given_boxes(settings: DemoSettings, frames: int | None) -> Callable[[int, np.ndarray], dict[int, np.ndarray]]:
+def given_boxes(
+    settings: DemoSettings, rule: CropRule, frames: int | None
+) -> Callable[[int, np.ndarray], dict[int, np.ndarray]]:
     """A function that returns the boxes of a frame, by the number of the face, without detection.
 
     Args:
         settings: with boxes or `cropped`.
+        rule: how the faces are cut out.
         frames: number of frames, to check the boxes against; None if it is not known yet.
 
     Raises:
@@ -200,11 +201,10 @@ def given_boxes(settings: DemoSettings, frames: int | None) -> Callable[[int, np
 
     def find(number: int, picture: np.ndarray) -> dict[int, np.ndarray]:
         for face, box in boxes.get(number, {}).items():
-            reach = FARTHEST * max(picture.shape[:2])
-            if np.abs(box).max() > reach:
-                raise InputError(
-                    f"{path}: the box of frame {number}, face {face}, is far outside the picture; correct it"
-                )
+            try:
+                crop_matrix(picture, box, 1, rule.exact)
+            except ValueError as error:
+                raise InputError(f"{path}: frame {number}, face {face}: {error}; correct it") from error
         if number not in boxes and path.suffix.lower() == ".npy":
             raise InputError(f"{path}: has {len(boxes)} boxes, but there is a frame {number}; give one for every frame")
         return boxes.get(number, {})

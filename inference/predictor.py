@@ -13,7 +13,7 @@ from inference.results import Face, to_frame
 from inference.streams import Streams
 from models.ldeq import LDEQ
 from utils.crops import CROP_RULES, CropRule, crop_box
-from utils.images import ColourOrder, to_network_input, to_rgb
+from utils.images import ColourOrder, check_picture, to_network_input, to_rgb
 from utils.values import check_choice, check_flag, check_instance
 
 
@@ -62,7 +62,7 @@ class LandmarkPredictor:
         Raises:
             ValueError: If the picture or the boxes have another shape, or a box has no area.
         """
-        check_frame(image)
+        check_picture(image)
         boxes = check_boxes(boxes)
         if not len(boxes):
             return []
@@ -74,18 +74,6 @@ class LandmarkPredictor:
             keypoints = mean_with_mirrored(results.keypoints, mirrored.keypoints, size)
             results = replace(results, keypoints=keypoints)
         return to_frame(results, boxes, matrices, range(len(boxes)))
-
-
-def check_frame(frame: np.ndarray) -> None:
-    """Check that a picture is (H, W, 3) uint8 and not empty.
-
-    Raises:
-        ValueError: If it is anything else.
-    """
-    is_picture = isinstance(frame, np.ndarray) and frame.dtype == np.uint8 and frame.ndim == 3 and frame.shape[2] == 3
-    if not is_picture or not frame.size:
-        given = f"{frame.shape} {frame.dtype}" if isinstance(frame, np.ndarray) else type(frame).__name__
-        raise ValueError(f"a picture must be an array (H, W, 3) uint8 with at least a pixel, not {given}")
 
 
 def check_boxes(boxes: ArrayLike) -> np.ndarray:

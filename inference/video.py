@@ -128,7 +128,7 @@ def _finder(
     tracker = FaceTracker(model, config, engine=engine)
     if settings.boxes or settings.cropped:
         # A video's own count of its frames may be off by a few; they are counted at the end.
-        boxes_of = given_boxes(settings, len(job.source.paths) if job.source.kind == "folder" else None)
+        boxes_of = given_boxes(settings, config.crop, len(job.source.paths) if job.source.kind == "folder" else None)
         return lambda number, frame: tracker.step(frame, boxes_of(number, frame))
     tracker.detector = CenterFaceDetector("video", settings.detection_threshold, settings.min_face)
     return lambda number, frame: tracker.step(frame)

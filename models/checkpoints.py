@@ -25,7 +25,7 @@ from solvers import AndersonConfig, BroydenConfig, FixedPointConfig, SolverConfi
 from utils.errors import CheckpointError, InputError, OptionError, OutputError
 from utils.files import write_bytes
 from utils.reading import check_archive, check_file
-from utils.values import check_value
+from utils.values import check_instance, check_value
 
 CONFIG_KEY = "ldeq_config"
 
@@ -132,8 +132,9 @@ def load_checkpoint(path: str | os.PathLike[str], device: str | torch.device = "
 
     Raises:
         CheckpointError: If the file is missing, truncated, of another format or inconsistent; it is never half loaded.
-        OptionError: If the device is not there.
+        OptionError: If the path is not a path, or the device is not there.
     """
+    check_instance("path", path, str | os.PathLike)
     path = Path(path)
     try:
         check_file(path, "give a checkpoint")
@@ -184,9 +185,12 @@ def save_checkpoint(model: LDEQ, path: str | os.PathLike[str], dtype: torch.dtyp
         dtype: dtype of the stored floating-point weights, for example torch.float16 for half the size; None keeps it.
 
     Raises:
-        OptionError: If `dtype` is not a floating-point type that `load_checkpoint` reads.
+        OptionError: If the model or the path is of another type, or `dtype` is not a floating-point type that
+            `load_checkpoint` reads.
         OutputError: If a weight is not finite or overflows `dtype`, or the file cannot be written.
     """
+    check_instance("model", model, LDEQ)
+    check_instance("path", path, str | os.PathLike)
     path = Path(path)
     if dtype is not None and dtype not in STORED_TYPES:
         names = ", ".join(str(kind) for kind in STORED_TYPES)
@@ -200,7 +204,7 @@ def save_checkpoint(model: LDEQ, path: str | os.PathLike[str], dtype: torch.dtyp
             raise OutputError(f"{path}: not written, because weight {name} has values that are not finite")
     config = json.dumps(model.config.to_dict())
     metadata = {"format": "pt", CONFIG_KEY: config, CHECKSUM_KEY: _checksum(config, weights)}
-    write_bytes(path, safetensors.torch.save(weights, metadata), durable=True)
+    write_bytes(path, _sort_metadata(safetensors.torch.save(weights, metadata)), durable=True)
 
 
 def _read_own(path: Path) -> tuple[LDEQConfig, dict[str, Tensor]]:
@@ -224,6 +228,20 @@ def _read_own(path: Path) -> tuple[LDEQConfig, dict[str, Tensor]]:
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: its configuration cannot be read ({error})") from error
     return config, weights
+
+
+def _sort_metadata(content: bytes) -> bytes:
+    """The same safetensors file with its metadata in order; safetensors writes them in random order.
+
+    Equal networks then make equal files. The format: the length of the header in 8 bytes, the header as JSON, padded
+    with spaces to a multiple of 8 bytes, and the tensors.
+    """
+    start = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:start])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    encoded = json.dumps(header, separators=(",", ":")).encode()
+    encoded += b" " * (-len(encoded) % 8)
+    return len(encoded).to_bytes(8, "little") + encoded + content[start:]
 
 
 def _checksum(config: str, weights: dict[str, Tensor]) -> str:

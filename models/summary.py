@@ -8,7 +8,9 @@ PRESETS = ("mini", "paper")
 def main() -> None:
     """Print a summary of a preset."""
     parser = argparse.ArgumentParser(
-        prog="python -m models.ldeq", description="Print the layers and the parameters of a network."
+        prog="python -m models.ldeq",
+        allow_abbrev=False,
+        description="Print the layers and the parameters of a network.",
     )
     parser.add_argument("--summary", action="store_true", required=True, help="print layers and parameters")
     parser.add_argument("--preset", choices=PRESETS, default="mini")

@@ -6,12 +6,11 @@ Each folder is the output of a renderer of turned faces, in the raw layout of WF
 images: WFLW_images/turned/<number>_<yaw>_<source>.jpg. The script adds label_quality.tsv, which training reads.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
 from training.data import DISAGREEMENT_COLUMN, LABEL_QUALITY_FILE
-from utils.command_line import run
+from utils.command_line import given_path, run, script_parser
 from utils.errors import InputError
 
 _TRUSTED = 2.0  # percent; full weight in `training.data.label_weight`
@@ -57,8 +56,8 @@ def write_quality(root: Path) -> int:
 
 def main() -> None:
     """Write the file for every named folder."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folders", nargs="+", type=Path)
+    parser = script_parser(__doc__)
+    parser.add_argument("folders", nargs="+", type=given_path)
     for folder in parser.parse_args().folders:
         print(f"{folder}: {write_quality(folder)} images")
 

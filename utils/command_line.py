@@ -4,17 +4,32 @@ Free of torch and NumPy, so that `--help` and a wrong option answer at once.
 """
 
 import argparse
+import atexit
 import contextlib
 import math
 import os
+import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TextIO, cast
 
 from utils.errors import OptionError, UserError
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, the same as in a shell."""
+
+
+def script_parser(description: str | None) -> argparse.ArgumentParser:
+    """A parser for the options of a script.
+
+    Args:
+        description: The docstring of the script, shown as it is.
+    """
+    # An abbreviation that is clear today may mean another option tomorrow.
+    return argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
 
 
 def integer_in(lowest: int, highest: int) -> Callable[[str], int]:
@@ -68,6 +83,13 @@ positive_number = number_in(0, 1e9, above=True)
 non_negative_number = number_in(0, 1e9)
 
 share = number_in(0, 1)
+
+
+def given_path(text: str) -> Path:
+    """An argparse type: a path; the empty text, which would be the working folder, is refused."""
+    if not text:
+        raise argparse.ArgumentTypeError("must be a path, not empty")
+    return Path(text)
 
 
 def true_or_false(text: str) -> bool:
@@ -128,6 +150,8 @@ def run(command: Callable[[], int | None]) -> int:
             status = status or 2
         messages.flush()
         sys.stdout, sys.stderr = output.stream, messages.stream
+        # Results and status are final; without this, Ctrl-C while the libraries close would replace the status.
+        atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
         if "torch" in sys.modules:
             from utils.processes import leave
 

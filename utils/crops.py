@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from utils.geometry import box_to_crop, check_in_reach, crop_image
-from utils.images import resize_image
+from utils.images import check_picture, resize_image
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
@@ -34,6 +34,26 @@ FULL_CROP_SIZE = 256
 """Side in pixels of the crop from which smaller network images are made."""
 
 
+def crop_matrix(image: np.ndarray, box: ArrayLike, size: int, exact: bool = False) -> np.ndarray:
+    """The map of `box_to_crop` for a box that must lie in or near the picture.
+
+    Args:
+        image: (H, W, 3).
+        box: (4,) x1, y1, x2, y2 in pixels.
+        size: Side of the crop in pixels.
+        exact: See `box_to_crop`.
+
+    Returns:
+        (2, 3) float64 matrix from pixels of the image to pixels of the crop.
+
+    Raises:
+        ValueError: If the box is not finite, has no area, or lies far outside the picture.
+    """
+    matrix = box_to_crop(box, size, exact=exact)
+    check_in_reach(np.asarray(box, dtype=np.float64).reshape(2, 2), image.shape[1], image.shape[0])
+    return matrix
+
+
 def crop_box(image: np.ndarray, box: ArrayLike, size: int, exact: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """Cut the face in a box out of an image, by the rule of `box_to_crop`.
 
@@ -48,15 +68,11 @@ def crop_box(image: np.ndarray, box: ArrayLike, size: int, exact: bool = False) 
         crop's side.
 
     Raises:
-        ValueError: If the picture has another shape or dtype or no pixel, or the box is not finite, has no area, or
+        ValueError: If the picture is refused by `check_picture`, or the box is not finite, has no area, or
             lies far outside the picture.
     """
-    if not isinstance(image, np.ndarray):
-        raise ValueError(f"expected a uint8 picture of shape (H, W, 3), got {type(image).__name__}")
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
-        raise ValueError(f"expected a uint8 picture of shape (H, W, 3), got {image.dtype} {image.shape}")
+    check_picture(image)
     # A small crop is made from a large one: bilinear sampling alone would skip pixels of the frame.
     crop_size = max(size, FULL_CROP_SIZE)
-    matrix = box_to_crop(box, crop_size, exact=exact)
-    check_in_reach(np.asarray(box, dtype=np.float64).reshape(2, 2), image.shape[1], image.shape[0])
+    matrix = crop_matrix(image, box, crop_size, exact)
     return resize_image(crop_image(image, matrix, crop_size), size), matrix / crop_size

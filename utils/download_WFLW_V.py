@@ -52,7 +52,15 @@ if __name__ == "__main__":
     # Python searches the script's own folder first; the imports below start at the root of the repository.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
-from utils.command_line import integer_in, non_negative_integer, number_in, positive_integer, run
+from utils.command_line import (
+    given_path,
+    integer_in,
+    non_negative_integer,
+    number_in,
+    positive_integer,
+    run,
+    script_parser,
+)
 
 DAY = 24 * 3600
 
@@ -63,14 +71,14 @@ BACKENDS = ("yt-dlp", "pytube")
 
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output_folder", type=Path, required=True)
+    parser = script_parser(__doc__)
+    parser.add_argument("--output_folder", type=given_path, required=True)
     parser.add_argument("--n_processes", type=integer_in(1, 256), default=4)
     parser.add_argument("--split", choices=SPLITS, default="all")
     parser.add_argument("--ids", type=lambda text: text.split(","), metavar="ID,ID")
     parser.add_argument("--limit", type=positive_integer, metavar="N")
-    parser.add_argument("--index", type=Path, metavar="FOLDER")
-    parser.add_argument("--cookies", type=Path, metavar="FILE")
+    parser.add_argument("--index", type=given_path, metavar="FOLDER")
+    parser.add_argument("--cookies", type=given_path, metavar="FILE")
     parser.add_argument("--backend", choices=BACKENDS, default="yt-dlp")
     parser.add_argument("--max_resolution", type=positive_integer, default=720, metavar="PIXELS")
     parser.add_argument("--interval", type=number_in(0, DAY), default=12, metavar="SECONDS")

@@ -288,6 +288,20 @@ def _lock(folder: Path, path: Path) -> IO[bytes]:
         file.close()
 
 
+def check_places(outputs: Iterable[Path]) -> None:
+    """Check, before any work, that files can have their names: no folder has it, and no file is in a folder's place.
+
+    Raises:
+        OutputError: If one cannot.
+    """
+    for output in outputs:
+        if output.is_dir():
+            raise OutputError(f"{output}: is a folder; give a file")
+        nearest = next((parent for parent in output.parents if parent.exists()), None)
+        if nearest is not None and not nearest.is_dir():
+            raise OutputError(f"{output}: {nearest} is not a folder; choose another place")
+
+
 def protect_inputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
     """Check, before anything is opened for writing, that no output replaces an input or another output.
 

@@ -68,6 +68,20 @@ def _declared_size(content: bytes) -> tuple[int, int] | None:
         return None
 
 
+def check_picture(picture: np.ndarray) -> None:
+    """Check that a picture is an array (H, W, 3) uint8 of one to `MAX_PIXELS` pixels.
+
+    Raises:
+        ValueError: If it is anything else.
+    """
+    wanted = f"a picture must be an array (H, W, 3) uint8 of 1 to {MAX_PIXELS:,} pixels"
+    if not isinstance(picture, np.ndarray):
+        raise ValueError(f"{wanted}, not {type(picture).__name__}")
+    is_picture = picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[2] == 3
+    if not is_picture or not 0 < picture.shape[0] * picture.shape[1] <= MAX_PIXELS:
+        raise ValueError(f"{wanted}, not {picture.shape} {picture.dtype}")
+
+
 def to_rgb(image: np.ndarray, colour: ColourOrder) -> np.ndarray:
     """Put the channels of a picture into the order red, green, blue.
 

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from utils.errors import InputError
-from utils.images import ColourOrder, to_rgb
+from utils.images import ColourOrder, check_picture, to_rgb
 from utils.sources import read_picture
 
 Picture = str | os.PathLike[str] | Image.Image | np.ndarray
@@ -31,12 +31,10 @@ def to_bgr(picture: Picture, colour: ColourOrder = "bgr") -> np.ndarray:
         return read_picture(Path(picture))
     if isinstance(picture, Image.Image):
         return to_rgb(_rgb_of(picture), "bgr")
-    if not isinstance(picture, np.ndarray):
-        raise InputError(
-            f"a picture is a path, a PIL image or an array (H, W, 3) uint8, not {type(picture).__name__}; give one"
-        )
-    if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3 or not picture.size:
-        raise InputError(f"a picture as an array is (H, W, 3) uint8, not {picture.shape} {picture.dtype}; convert it")
+    try:
+        check_picture(picture)
+    except ValueError as error:
+        raise InputError(f"not a path, a PIL image or an array that is a picture: {error}") from error
     return to_rgb(picture, "bgr") if colour == "rgb" else picture
 
 

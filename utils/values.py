@@ -66,14 +66,15 @@ def check_choice(name: str, value: Any, choices: Collection[str]) -> None:
         raise OptionError(f"{name} must be one of {', '.join(choices)}, not {_show(value)}")
 
 
-def check_instance(name: str, value: Any, kind: type, optional: bool = False) -> None:
+def check_instance(name: str, value: Any, kind: type | UnionType, optional: bool = False) -> None:
     """Check that an argument is an object of a class, or with `optional` None.
 
     Raises:
         OptionError: If it is not; the message names the argument and the class.
     """
     if not (isinstance(value, kind) or (optional and value is None)):
-        raise OptionError(f"{name} must be a {kind.__name__}{' or None' if optional else ''}, not {_show(value)}")
+        allowed = [part.__name__ for part in (get_args(kind) or (kind,))] + (["None"] if optional else [])
+        raise OptionError(f"{name} must be a {' or '.join(allowed)}, not {_show(value)}")
 
 
 def check_types(kind: type, options: Mapping[str, Any], owner: str) -> None:

@@ -12,7 +12,7 @@ import torch
 from small_networks import random_images, small_model
 
 from inference.engines import OnnxEngine, TorchEngine, fold_batch_norm, open_engine
-from inference.exports import DIGEST_KEY, export_of, export_paths
+from inference.exports import CHECKSUM_KEY, DIGEST_KEY, export_of, export_paths, file_checksum
 from inference.network import Network
 from inference.onnx_export import export_network, largest_difference, to_onnx
 from inference.options import SHIPPED_WEIGHTS
@@ -21,6 +21,7 @@ from models import LDEQConfig, load_checkpoint, save_checkpoint
 from models.checkpoints import weights_digest
 from models.rwr import VARIANTS
 from solvers import AndersonConfig
+from utils.errors import CheckpointError
 
 WHOLE_FRAME = np.eye(2, 3)[None]
 
@@ -139,11 +140,31 @@ def test_a_damaged_export_is_never_used_and_auto_says_so(exported, tmp_path):
 def test_a_backbone_and_a_cell_of_two_exports_are_no_export(exported, tmp_path):
     path = Path(shutil.copy(exported, tmp_path))
     shutil.copy(export_of(exported).backbone, export_paths(path).backbone)
-    cell = OnnxEngine(export_of(exported))
-    content = export_of(exported).cell.read_bytes().replace(cell.digest.encode(), b"0" * 64)
+    engine = OnnxEngine(export_of(exported))
+    stored = engine.session.get_modelmeta().custom_metadata_map[CHECKSUM_KEY]
+    content = export_of(exported).cell.read_bytes().replace(engine.digest.encode(), b"1" * 64)
+    content = content.replace(stored.encode(), file_checksum(content, stored).encode())
     export_paths(path).cell.write_bytes(content)
     with pytest.warns(UserWarning, match="exported from other weights"):
         assert isinstance(open_engine(load_checkpoint(path)), TorchEngine)
+
+
+def test_a_changed_byte_of_an_export_is_found(exported, tmp_path):
+    path = Path(shutil.copy(exported, tmp_path))
+    shutil.copy(export_of(exported).cell, export_paths(path).cell)
+    content = bytearray(export_of(exported).backbone.read_bytes())
+    content[len(content) // 2] ^= 1
+    export_paths(path).backbone.write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"small\.backbone\.onnx: (damaged|not a network)"):
+        open_engine(load_checkpoint(path), "onnxruntime")
+
+
+def test_the_two_files_of_an_export_in_each_others_place_are_named(exported, tmp_path):
+    path = Path(shutil.copy(exported, tmp_path))
+    shutil.copy(export_of(exported).cell, export_paths(path).backbone)
+    shutil.copy(export_of(exported).backbone, export_paths(path).cell)
+    with pytest.raises(CheckpointError, match=r"small\.backbone\.onnx: its inputs are z, embedded, not images"):
+        open_engine(load_checkpoint(path), "onnxruntime")
 
 
 def test_onnxruntime_that_cannot_be_had_is_an_error_that_says_what_to_do(exported, tmp_path, monkeypatch):
@@ -177,7 +198,7 @@ def test_weights_that_half_precision_does_not_hold_stay_as_they_are():
     for weight, kind in ((0.5, onnx.TensorProto.FLOAT16), (0.1, onnx.TensorProto.FLOAT), (1e6, onnx.TensorProto.FLOAT)):
         content = onnx.load_from_string(to_onnx(Scale(weight), {"x": torch.zeros(2, 16, 4, 4)}, ("y",), "digest"))
         assert kind in {initializer.data_type for initializer in content.graph.initializer if initializer.dims}
-        assert {entry.key: entry.value for entry in content.metadata_props} == {DIGEST_KEY: "digest"}
+        assert {entry.key: entry.value for entry in content.metadata_props}[DIGEST_KEY] == "digest"
 
 
 def test_the_shipped_export_is_that_of_the_shipped_weights_and_small():

@@ -620,6 +620,22 @@ def test_a_changed_byte_of_the_weights_is_found(tmp_path, dtype):
         load_checkpoint(path)
 
 
+def test_the_same_network_makes_the_same_file(tmp_path):
+    model = small_model()
+    for name in ("first", "second", "third"):
+        save_checkpoint(model, tmp_path / name)
+    assert len({(tmp_path / name).read_bytes() for name in ("first", "second", "third")}) == 1
+
+
+def test_arguments_of_the_wrong_kind_are_named(tmp_path):
+    with pytest.raises(OptionError, match="path must be a str or PathLike, not None"):
+        load_checkpoint(None)
+    with pytest.raises(OptionError, match="path must be a str or PathLike, not 3"):
+        save_checkpoint(small_model(), 3)
+    with pytest.raises(OptionError, match="model must be a LDEQ"):
+        save_checkpoint(torch.nn.Linear(1, 1), tmp_path / "weights")
+
+
 def test_a_changed_byte_of_a_checkpoint_in_the_original_format_is_found(tmp_path):
     source = Path(__file__).parents[1] / "data" / "parity"
     original = min(source.glob("*.pth.tar"), key=lambda path: path.stat().st_size)

@@ -302,7 +302,10 @@ def prepare_bad_input(folder: Path) -> None:
     (folder / "cut.mp4").write_bytes(CLIP.read_bytes()[:2000])
     (folder / "cut.jpg").write_bytes(b"\xff\xd8\xff\xe0")
     np.save(folder / "flat.npy", np.ones((60, 4)))
+    np.save(folder / "thin.npy", np.full((60, 4), [10, 10, 10.01, 10.01]))
+    np.save(folder / "far.npy", np.full((60, 4), [-90_000, 10, 10, 10_000]))
     (folder / "table.csv").write_text("frame,face,x1\n0,0,1\n")
+    (folder / "taken.mp4").mkdir()
 
 
 @pytest.mark.parametrize(
@@ -316,6 +319,12 @@ def prepare_bad_input(folder: Path) -> None:
         (["97"], "webcam 97 does not open"),
         ([CLIP, "--show"], "no display"),
         ([CLIP, "--boxes", "flat.npy"], "has no area"),
+        ([CLIP, "--boxes", "thin.npy"], "thin.npy: frame 0, face 0: box [10.0, 10.0, 10.01, 10.01] has no area"),
+        ([CLIP, "--boxes", "far.npy"], "far.npy: frame 0, face 0: (-90000, 10) is far outside the picture"),
+        ([CLIP, "--save", "taken.mp4"], "taken.mp4: is a folder; give a file"),
+        ([CLIP, "--save", "flat.npy/overlay.mp4"], "flat.npy is not a folder"),
+        ([CLIP, "--save", ""], "argument --save: must be a path, not empty"),
+        ([CLIP, "--sav", "overlay.mp4"], "unrecognized arguments: --sav"),
         ([CLIP, "--boxes", "table.csv"], "no column y1, x2, y2"),
         ([CLIP, "--boxes", "none.npy"], "none.npy: no such file"),
         ([CLIP, "--landmarks", "out.txt"], "out.txt: landmarks are written as .jsonl or .csv"),

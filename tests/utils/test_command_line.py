@@ -11,6 +11,7 @@ from datasets.images import read_image
 from utils.command_line import (
     error_text,
     evaluation_budget,
+    given_path,
     non_negative_integer,
     non_negative_number,
     positive_integer,
@@ -99,6 +100,7 @@ def test_the_message_of_an_error_in_a_worker_comes_without_the_workers_traceback
         (share, "1.01"),
         (share, "half"),
         (true_or_false, "yes"),
+        (given_path, ""),
     ],
 )
 def test_a_value_outside_its_range_is_refused(parse: Callable[[str], object], text: str):
@@ -164,6 +166,17 @@ sys.exit(run(lambda: argparse.ArgumentParser().parse_args(["--help"])))
 def test_ctrl_c_is_status_130_and_no_traceback(capsys: pytest.CaptureFixture):
     assert run(fail_with(KeyboardInterrupt())) == 130
     assert capsys.readouterr().err == "\nstopped by Ctrl-C\n"
+
+
+def test_ctrl_c_after_the_work_does_not_change_the_status():
+    script = """
+import atexit, os, signal, sys
+from utils.command_line import run
+atexit.register(lambda: os.kill(os.getpid(), signal.SIGINT))
+sys.exit(run(lambda: print("done")))
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "done\n", "")
 
 
 def test_a_file_name_that_is_no_text_can_be_printed(capsys: pytest.CaptureFixture):

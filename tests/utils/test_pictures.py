@@ -47,6 +47,7 @@ def test_an_image_of_any_mode_is_taken(mode, value):
         (RGB[..., 0], r"\(12, 16\) uint8"),
         (RGB[None], r"\(1, 12, 16, 3\) uint8"),
         (RGB[:0], r"\(0, 16, 3\) uint8"),
+        (np.broadcast_to(RGB[:1, :1], (40_000, 40_000, 3)), r"\(40000, 40000, 3\) uint8"),
         (Path("missing.jpg"), "missing.jpg"),
     ],
 )
