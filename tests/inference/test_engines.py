@@ -11,7 +11,7 @@ import pytest
 import torch
 from small_networks import random_images, small_model
 
-from inference.engines import OnnxEngine, TorchEngine, fold_batch_norm, open_engine
+from inference.engines import FACES_AT_ONCE, OnnxEngine, TorchEngine, fold_batch_norm, open_engine
 from inference.exports import CHECKSUM_KEY, DIGEST_KEY, export_of, export_paths, file_checksum
 from inference.network import Network
 from inference.onnx_export import export_network, largest_difference, to_onnx
@@ -62,7 +62,7 @@ def test_the_engine_of_torch_computes_the_network_and_leaves_it_as_it_was(option
 def test_the_export_computes_what_the_network_does_for_any_batch(exported):
     model, engine = load_checkpoint(exported), OnnxEngine(export_of(exported))
     assert largest_difference(model, export_of(exported)) < 1e-5
-    for batch in (1, 3, 5):
+    for batch in (1, 3, FACES_AT_ONCE + 3):
         # Whatever the memory format is.
         images = random_images(batch).to(memory_format=torch.channels_last)
         with torch.inference_mode():
