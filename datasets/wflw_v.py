@@ -23,6 +23,7 @@ from utils.errors import ClipError, InputError
 from utils.geometry import FARTHEST
 from utils.metrics import OUTER_EYE_CORNERS
 from utils.reading import open_array, read_lines
+from utils.sources import open_video
 
 SPLITS = ("easy", "hard", "all")
 
@@ -227,10 +228,11 @@ def read_frames(clip: Clip) -> Iterator[np.ndarray]:
             frame follows it.
     """
     name = f"videos/{clip.video_id}.mp4"
-    capture = cv2.VideoCapture(str(clip.video_path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
     try:
-        if not capture.isOpened():
-            raise ClipError(f"{name}: cannot be decoded as a video; get it again, it is damaged")
+        capture = open_video(clip.video_path)
+    except InputError as error:
+        raise ClipError(f"{name}: {str(error).removeprefix(f'{clip.video_path}: ')}") from error
+    try:
         held = None
         for number in range(clip.frames):
             there, frame = capture.read()
@@ -250,7 +252,7 @@ def read_frames(clip: Clip) -> Iterator[np.ndarray]:
 
 def frame_rate(clip: Clip, otherwise: float = 25) -> float:
     """Frames per second of a clip, or `otherwise` if its file does not say."""
-    capture = cv2.VideoCapture(str(clip.video_path), cv2.CAP_FFMPEG)
+    capture = open_video(clip.video_path)
     rate = capture.get(cv2.CAP_PROP_FPS)
     capture.release()
     return rate if 0 < rate <= 1000 else otherwise

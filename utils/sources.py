@@ -80,7 +80,7 @@ def open_source(text: str) -> Source:
     check_file(path, "give a picture, a folder, a video or the index of a webcam")
     if is_picture(path):
         return Source("picture", path.stem, (path,), ASSUMED_RATE, 1)
-    capture = _open_video(path)
+    capture = open_video(path)
     rate, frames = capture.get(cv2.CAP_PROP_FPS), int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
     capture.release()
     return Source(
@@ -145,7 +145,7 @@ def read_frames(source: Source) -> Iterator[np.ndarray]:
     Raises:
         InputError: If it does not open, or no frame can be decoded.
     """
-    capture = _open_webcam(source.webcam) if source.webcam is not None else _open_video(source.paths[0])
+    capture = _open_webcam(source.webcam) if source.webcam is not None else open_video(source.paths[0])
     count = 0
     try:
         while True:
@@ -167,7 +167,16 @@ def read_frames(source: Source) -> Iterator[np.ndarray]:
         )
 
 
-def _open_video(path: Path) -> cv2.VideoCapture:
+def open_video(path: Path) -> cv2.VideoCapture:
+    """A video file, open for reading, with frames rotated according to its metadata.
+
+    Raises:
+        InputError: If it cannot be decoded, or its path is not text, which OpenCV cannot open.
+    """
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{path}: the path of a video must be valid UTF-8; rename it") from error
     # One thread for decoding: the network needs the others.
     capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
     if not capture.isOpened():

@@ -1,3 +1,4 @@
+import os
 import socket
 import struct
 import zlib
@@ -12,6 +13,8 @@ from utils import sources
 from utils.errors import InputError
 from utils.images import MAX_PIXELS, read_bgr
 from utils.sources import has_display, open_source, read_picture
+
+CLIP = Path(__file__).parents[2] / "datasets" / "sample" / "videos" / "hopper_easy.mp4"
 
 
 def png_that_claims(width: int, height: int) -> bytes:
@@ -40,6 +43,13 @@ def test_a_picture_that_claims_to_be_huge_is_refused_before_memory_is_taken(suff
     path.write_bytes(CLAIMS[suffix](width, height))
     with pytest.raises(InputError, match=rf"huge\.{suffix}: a picture of .* pixels is more than 150,000,000"):
         read_picture(path)
+
+
+def test_a_video_whose_path_is_no_text_is_named_and_does_not_end_the_process(tmp_path: Path):
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.mp4"))
+    path.write_bytes(CLIP.read_bytes())
+    with pytest.raises(InputError, match="must be valid UTF-8; rename it"):
+        open_source(str(path))
 
 
 def test_the_largest_pictures_of_cameras_are_allowed():
