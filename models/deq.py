@@ -11,6 +11,7 @@ from torch.autograd.function import once_differentiable
 from solvers import AndersonConfig, Solution, SolverConfig, solve
 from solvers.contract import Map
 from utils.errors import OptionError
+from utils.values import check_choice, check_instance, check_integer
 
 GradientRule = Literal["ift", "jfb", "unroll"]
 
@@ -36,10 +37,9 @@ class GradientConfig:
     backward_solver: SolverConfig = field(default_factory=lambda: AndersonConfig(max_evals=20, tol=1e-3))
 
     def __post_init__(self) -> None:
-        if self.rule not in get_args(GradientRule):
-            raise OptionError(f"gradient rule must be one of {', '.join(get_args(GradientRule))}, not {self.rule!r}")
-        if self.phantom_steps < 1:
-            raise OptionError(f"phantom_steps must be at least 1, not {self.phantom_steps}")
+        check_choice("gradient rule", self.rule, get_args(GradientRule))
+        check_integer("phantom_steps", self.phantom_steps, 1)
+        check_instance("backward_solver", self.backward_solver, SolverConfig)
         if self.backward_solver.criterion != "relative":
             raise OptionError("backward_solver must have the relative criterion")
 

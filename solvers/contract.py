@@ -1,10 +1,9 @@
 """The contract of all solvers: the options, the ways in which a solve can end, and the result."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Literal, Protocol, get_args
+from typing import Literal, Protocol, TypeGuard, get_args
 
 from torch import Tensor
 
@@ -13,6 +12,9 @@ from solvers.compaction import Departure
 Criterion = Literal["relative", "absolute"]
 StopRule = Literal["sample", "batch"]
 Map = Callable[..., Tensor]
+
+LARGEST = 1e30
+"""Largest tolerance or ridge; single precision can hold it."""
 
 
 class Status(IntEnum):
@@ -140,5 +142,10 @@ def require_count(option: str, value: object) -> None:
 
 
 def require_size(option: str, value: object) -> None:
-    """Raise a ValueError that names the option, unless the value is a finite number of at least 0."""
-    require(isinstance(value, int | float) and 0 <= value < math.inf, option, value, "a finite number, 0 or more")
+    """Raise a ValueError that names the option, unless the value is a number from 0 to `LARGEST`."""
+    require(is_number(value) and 0 <= value <= LARGEST, option, value, f"a number from 0 to {LARGEST:g}")
+
+
+def is_number(value: object) -> TypeGuard[int | float]:
+    """Whether a value is a number, and not a truth value."""
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from utils.geometry import landmark_box
+from utils.values import check_integer, check_number
 
 OUTER_EYE_CORNERS = (60, 72)
 """The outer eye corners in the 98-point WFLW scheme; their distance normalises the error."""
@@ -22,9 +23,12 @@ MOST_INTERVALS = 1_000_000
 
 
 def _to_numbers(name: str, values: ArrayLike) -> np.ndarray:
-    """The values as float64, else ValueError: no complex numbers, dates, text or masked values."""
-    array = np.asanyarray(values)
-    if array.dtype.kind not in "biuf" or np.ma.is_masked(array):
+    """The values as float64, else ValueError: no truth values, complex numbers, dates, text or masked values."""
+    try:
+        array = np.asanyarray(values)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ValueError(f"{name} cannot be converted to an array ({error})") from error
+    if array.dtype.kind not in "iuf" or np.ma.is_masked(array):
         kind = "masked values" if np.ma.is_masked(array) else array.dtype
         raise ValueError(f"{name} must be real numbers, got {kind}")
     return np.asarray(array, dtype=np.float64)
@@ -56,8 +60,7 @@ def _check_nmes(nmes: ArrayLike, threshold: float) -> np.ndarray:
         raise ValueError(f"error {np.flatnonzero(np.isnan(nmes))[0]} is NaN")
     if nmes.min() < 0:
         raise ValueError(f"error {nmes.argmin()} is negative")
-    if not 0 < threshold < np.inf:
-        raise ValueError(f"threshold must be positive and finite, got {threshold}")
+    check_number("threshold", threshold, 0, open_below=True)
     return nmes
 
 
@@ -117,7 +120,8 @@ def error_curve(nmes: ArrayLike, threshold: float = 0.10, step: float = 1e-4) ->
         ValueError: On an empty vector, NaN, a threshold that is not positive, or a step that does not divide it.
     """
     nmes = _check_nmes(nmes, threshold)
-    intervals = round(threshold / step) if threshold / MOST_INTERVALS <= step < np.inf else 0
+    check_number("step", step, 0, open_below=True)
+    intervals = round(threshold / step) if threshold / MOST_INTERVALS <= step else 0
     if intervals < 1 or not np.isclose(intervals * step, threshold):
         raise ValueError(
             f"step must divide the threshold {threshold} into at most {MOST_INTERVALS:,} intervals, got {step}"
@@ -239,8 +243,7 @@ def normalised_allan_deviation(predicted: ArrayLike, true: ArrayLike, window: in
             area.
     """
     predicted, true = _check_landmarks(predicted, true)
-    if window < 1:
-        raise ValueError(f"the window must be at least one frame, got {window}")
+    check_integer("window", window, 1)
     if len(true) < 2 * window:
         return float("nan")
     errors = 100 * (true - predicted) / _face_sizes(true)[:, None, None]

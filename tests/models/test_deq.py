@@ -407,6 +407,8 @@ def test_a_failed_solve_is_a_value_in_training_too():
     [
         ({"rule": "implicit"}, "rule must be one of ift, jfb, unroll, not 'implicit'"),
         ({"phantom_steps": 0}, "phantom_steps must be at least 1, not 0"),
+        ({"phantom_steps": 1.0}, "phantom_steps must be an integer"),
+        ({"backward_solver": "anderson"}, "backward_solver must be a SolverConfig"),
         ({"backward_solver": AndersonConfig(criterion="absolute")}, "backward_solver must have the relative criterion"),
     ],
 )

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 
 from utils.metrics import (
     area_under_curve,
@@ -126,13 +127,14 @@ def test_metrics_over_faces_refuse_no_faces_nan_and_other_shapes(metric):
         metric([[0.1, 0.2]])
     with pytest.raises(ValueError, match="error 1 is NaN"):
         metric([0.1, np.nan])
-    with pytest.raises(ValueError, match="threshold must be positive"):
-        metric([0.1], threshold=0)
+    for threshold in (0, "0.1", None):
+        with pytest.raises(ValueError, match="threshold must be"):
+            metric([0.1], threshold=threshold)
 
 
-@pytest.mark.parametrize("step", [0, -1e-4, 0.03, 0.3, np.nan])
+@pytest.mark.parametrize("step", [0, -1e-4, 0.03, 0.3, np.nan, "0.1", None])
 def test_error_curve_refuses_a_step_that_does_not_divide_the_threshold(step):
-    with pytest.raises(ValueError, match="step must divide the threshold"):
+    with pytest.raises(ValueError, match="step must"):
         error_curve([0.1], threshold=0.1, step=step)
 
 
@@ -239,8 +241,9 @@ def test_nad_is_not_known_of_a_video_shorter_than_two_windows():
     true = square_landmarks(frames=7, side=256)
     assert np.isnan(normalised_allan_deviation(true, true, 4))
     assert normalised_allan_deviation(true, true, 3) == 0
-    with pytest.raises(ValueError, match="at least one frame"):
-        normalised_allan_deviation(true, true, 0)
+    for window in (0, 2.0, "2", None):
+        with pytest.raises(ValueError, match="window must be"):
+            normalised_allan_deviation(true, true, window)
 
 
 @pytest.mark.parametrize(
@@ -248,6 +251,8 @@ def test_nad_is_not_known_of_a_video_shorter_than_two_windows():
     [
         (lambda points: points * 1e300, "exceed"),
         (lambda points: points + 1j, "real numbers"),
+        (lambda points: points > 0, "real numbers"),
+        (lambda points: torch.tensor(points, requires_grad=True), "cannot be converted"),
         (lambda points: np.ma.masked_greater(points, 0.5), "masked"),
         (lambda points: points.astype("datetime64[s]"), "real numbers"),
     ],
