@@ -14,6 +14,7 @@ import numpy as np
 from scipy.signal import lfilter, savgol_coeffs, savgol_filter
 
 from utils.errors import OptionError
+from utils.values import check_integer, check_number
 
 
 class Filter(Protocol):
@@ -49,8 +50,7 @@ class ExponentialMovingAverage:
     name = "exponential moving average"
 
     def __post_init__(self) -> None:
-        if not 0 < self.alpha <= 1:
-            raise OptionError(f"alpha must be in (0, 1], not {self.alpha}")
+        check_number("alpha", self.alpha, 0, 1, open_below=True)
 
     def __call__(self, landmarks: np.ndarray) -> np.ndarray:
         """See `Filter`."""
@@ -85,8 +85,10 @@ class OneEuro:
     name = "One-Euro"
 
     def __post_init__(self) -> None:
-        if not (self.min_cutoff > 0 and self.beta >= 0 and self.speed_cutoff > 0):
-            raise OptionError(f"cutoffs must be positive and beta must not be negative: {self}")
+        for name in ("min_cutoff", "speed_cutoff"):
+            if getattr(self, name) != np.inf:
+                check_number(name, getattr(self, name), 0, open_below=True)
+        check_number("beta", self.beta, 0)
 
     def __call__(self, landmarks: np.ndarray) -> np.ndarray:
         """See `Filter`."""
@@ -128,7 +130,9 @@ class SavitzkyGolay:
     causal: bool
 
     def __post_init__(self) -> None:
-        if not 0 <= self.order < self.window or not (self.causal or self.window % 2):
+        check_integer("order", self.order, 0)
+        check_integer("window", self.window, 1)
+        if self.order >= self.window or not (self.causal or self.window % 2):
             raise OptionError(f"the order must be below the window, and a centred window odd: {self}")
 
     @property

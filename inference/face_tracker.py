@@ -14,7 +14,7 @@ from models.ldeq import LDEQ
 from utils.errors import OptionError
 from utils.geometry import box_overlap, landmark_box
 from utils.images import ColourOrder, check_picture
-from utils.values import check_instance
+from utils.values import check_instance, check_integer, check_number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,13 +44,10 @@ class FollowingRules:
 
     def __post_init__(self) -> None:
         for name in ("detect_every", "misses"):
-            if getattr(self, name) < 1:
-                raise OptionError(f"{name} of the following rules must be at least 1, not {getattr(self, name)}")
-        if not 0 < self.overlap < 1:
-            raise OptionError(f"overlap of the following rules must be between 0 and 1, not {self.overlap}")
+            check_integer(f"{name} of the following rules", getattr(self, name), 1)
+        check_number("overlap of the following rules", self.overlap, 0, 1, open_below=True, open_above=True)
         for name in ("uncertainty", "smallest"):
-            if not getattr(self, name) > 0:
-                raise OptionError(f"{name} of the following rules must be positive, not {getattr(self, name)}")
+            check_number(f"{name} of the following rules", getattr(self, name), 0, open_below=True)
 
     def is_unsure(self, face: Face) -> bool:
         """Whether the landmarks are too uncertain to be those of a face, or the solve failed."""

@@ -24,6 +24,7 @@ from utils.images import ColourOrder
 from utils.landmark_groups import NUM_LANDMARKS
 from utils.pictures import Picture, to_bgr
 from utils.sources import open_source, read_frames, read_picture
+from utils.values import check_instance
 
 VideoSource = str | os.PathLike[str] | int | Iterable[Picture]
 
@@ -61,6 +62,7 @@ class FaceLandmarker:
         min_face: float | None = None,
         colour: ColourOrder = "bgr",
     ):
+        check_instance("weights", weights, str | os.PathLike, optional=True)
         path = SHIPPED_WEIGHTS if weights is None else Path(weights)
         self.model = load_network(path, resolve_device(device), NUM_LANDMARKS, "sample")
         self.colour: ColourOrder = colour

@@ -15,7 +15,7 @@ from models.ldeq import LDEQ, LDEQOutput
 from models.rwr import RwRConfig, change_of_crop
 from solvers import FixedPointConfig
 from utils.errors import OptionError
-from utils.values import check_instance
+from utils.values import check_instance, check_number
 
 BATCH_SIZE = 32
 """Faces in one batch; a larger batch would take more memory for its heatmaps and be no faster."""
@@ -43,10 +43,8 @@ class RestartRule:
     residual: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.overlap <= 1:
-            raise OptionError(f"overlap of the restart rule must be in [0, 1], not {self.overlap}")
-        if not self.residual > 0:
-            raise OptionError(f"residual of the restart rule must be positive, not {self.residual}")
+        check_number("overlap of the restart rule", self.overlap, 0, 1)
+        check_number("residual of the restart rule", self.residual, 0, open_below=True)
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,9 +9,9 @@ if __name__ == "__main__":
     import sys
 
     from models.summary import main
+    from utils.command_line import run
 
-    main()
-    sys.exit()
+    sys.exit(run(main))
 
 import copy
 from dataclasses import dataclass, replace
@@ -26,6 +26,7 @@ from models.config import LDEQConfig
 from models.deq import deq, repeat
 from models.heatmaps import exponential_heatmaps, soft_argmax
 from solvers import Solution, SolverConfig
+from utils.values import check_instance
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class LDEQ(nn.Module):
 
     def __init__(self, config: LDEQConfig):
         super().__init__()
+        check_instance("config", config, LDEQConfig)
         self.config = config
         self.source: Path | None = None
         self.backbone = make_backbone(config.backbone, config.injection_channels)

@@ -16,8 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from utils.errors import OptionError
-from utils.values import check_choice, check_flag, check_integer
+from utils.values import check_choice, check_flag, check_integer, check_number
 
 Carry = Literal["unchanged", "crop", "face"]
 
@@ -60,12 +59,10 @@ class RwRConfig:
         check_integer("max_iters of RwR", self.max_iters, 1)
         check_flag("final_evaluation of RwR", self.final_evaluation)
         check_choice("carry of RwR", self.carry, get_args(Carry))
-        if not 0 < self.follow <= 1:
-            raise OptionError(f"follow of RwR must be above 0 and at most 1, not {self.follow}")
-        if not 0 <= self.pull < 1:
-            raise OptionError(f"pull of RwR must be at least 0 and below 1, not {self.pull}")
-        if not self.release > 0:
-            raise OptionError(f"release of RwR must be positive, not {self.release}")
+        check_number("follow of RwR", self.follow, 0, 1, open_below=True)
+        check_number("pull of RwR", self.pull, 0, 1, open_above=True)
+        if self.release != math.inf:
+            check_number("release of RwR", self.release, 0, open_below=True)
 
 
 VARIANTS: dict[str, RwRConfig] = {

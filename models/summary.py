@@ -36,4 +36,5 @@ def main() -> None:
 
     model = LDEQ(preset(args.preset))
     size = model.config.image_size
-    summary(OneEvaluation(model), (1, 3, size, size), depth=4, col_names=("output_size", "num_params", "mult_adds"))
+    columns = ("output_size", "num_params", "mult_adds")
+    print(summary(OneEvaluation(model), (1, 3, size, size), depth=4, col_names=columns, verbose=0))

@@ -4,8 +4,12 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike
 
+from utils.values import check_integer, check_number
+
 FARTHEST = 1e6
 """Larger coordinates in pixels lie in no picture."""
+
+LARGEST_CROP = 10_000
 
 REACH = 4
 """How far a box or a landmark may lie outside a picture, in sides of the picture."""
@@ -75,8 +79,8 @@ def box_to_crop(box: ArrayLike, size: int = 256, scale: float = 1.2, exact: bool
         raise ValueError(f"a box is the four numbers x1 y1 x2 y2, got shape {box.shape}")
     if not np.isfinite(box).all():
         raise ValueError(f"box {box.tolist()} is not finite")
-    if size <= 0 or scale <= 0:
-        raise ValueError(f"crop size and scale must be positive, got {size} and {scale}")
+    check_integer("crop size", size, 1, LARGEST_CROP)
+    check_number("crop scale", scale, 0, open_below=True)
     if np.abs(box).max() > FARTHEST:
         raise ValueError(f"box {box.tolist()} lies outside every picture: its corners are pixels")
     x1, y1, x2, y2 = box if exact else np.trunc(box + 0.5)

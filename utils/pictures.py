@@ -30,7 +30,7 @@ def to_bgr(picture: Picture, colour: ColourOrder = "bgr") -> np.ndarray:
     if isinstance(picture, str | os.PathLike):
         return read_picture(Path(picture))
     if isinstance(picture, Image.Image):
-        return to_rgb(_rgb_of(picture), "bgr")
+        picture, colour = _rgb_of(picture), "rgb"
     try:
         check_picture(picture)
     except ValueError as error:
@@ -49,5 +49,5 @@ def _rgb_of(picture: Image.Image) -> np.ndarray:
             # PIL would clip all values above 255.
             upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
         return np.asarray(upright.convert("RGB"))
-    except OSError as error:
-        raise InputError(f"{picture}: cannot be decoded ({error}); the file is damaged") from error
+    except (OSError, ValueError, ZeroDivisionError) as error:  # also of a closed picture, and of one without a pixel
+        raise InputError(f"{picture}: cannot be decoded ({error}); the file is damaged, closed or empty") from error

@@ -30,9 +30,16 @@ def check_integer(name: str, value: Any, lowest: int, highest: int = LARGEST_INT
 
 
 def check_number(
-    name: str, value: Any, lowest: float, highest: float = LARGEST_NUMBER, open_below: bool = False
+    name: str,
+    value: Any,
+    lowest: float,
+    highest: float = LARGEST_NUMBER,
+    open_below: bool = False,
+    open_above: bool = False,
 ) -> None:
-    """Check that an option is a finite number from `lowest` to `highest`; with `open_below` it must exceed `lowest`.
+    """Check that an option is a finite number from `lowest` to `highest`.
+
+    With `open_below` it must exceed `lowest`, with `open_above` it must be below `highest`.
 
     Raises:
         OptionError: If it is not; the message names the option.
@@ -42,8 +49,9 @@ def check_number(
     if value < lowest or (open_below and value == lowest):
         least = f"above {lowest:g}" if open_below else f"at least {lowest:g}"
         raise OptionError(f"{name} must be {least}, not {_show(value)}")
-    if value > highest:
-        raise OptionError(f"{name} must be at most {highest:g}, not {_show(value)}")
+    if value > highest or (open_above and value == highest):
+        most = f"below {highest:g}" if open_above else f"at most {highest:g}"
+        raise OptionError(f"{name} must be {most}, not {_show(value)}")
 
 
 def check_flag(name: str, value: Any) -> None:

@@ -14,16 +14,12 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from utils.errors import OptionError
+from utils.errors import CheckpointError, OptionError
 
 BOTTLENECK_EXPANSION = 4
 COARSEST_STRIDE = 32
 CLASSIFICATION_HEAD = ("incre_modules.", "downsamp_modules.", "final_layer.", "classifier.")
 KEYS_NAMED_IN_ERRORS = 3
-
-
-class BackboneWeightsError(ValueError):
-    """A file of backbone weights is missing, damaged, or made for another network."""
 
 
 @dataclass(frozen=True)
@@ -300,7 +296,7 @@ def load_backbone_weights(backbone: HRNet, path: str | Path) -> None:
         path: the file of weights.
 
     Raises:
-        BackboneWeightsError: the file is missing, damaged or no state dict; or keys are missing, unknown, of another
+        CheckpointError: the file is missing, damaged or no state dict; or keys are missing, unknown, of another
             shape or not finite. The message names the file and the first such keys.
     """
     path = Path(path)
@@ -320,7 +316,7 @@ def load_backbone_weights(backbone: HRNet, path: str | Path) -> None:
     }
     complaints = [f"{len(keys)} {what}: {_first(keys)}" for what, keys in problems.items() if keys]
     if complaints:
-        raise BackboneWeightsError(
+        raise CheckpointError(
             f"{path}: not the weights of this HRNet (is it another variant?): {'; '.join(complaints)}"
         )
     backbone.load_state_dict(weights, strict=False)
@@ -328,7 +324,7 @@ def load_backbone_weights(backbone: HRNet, path: str | Path) -> None:
 
 def _read_state_dict(path: Path) -> Mapping[str, Tensor]:
     if not path.is_file():
-        raise BackboneWeightsError(f"{path}: no such file of backbone weights")
+        raise CheckpointError(f"{path}: no such file of backbone weights")
     try:
         content: Any
         if path.suffix == ".safetensors":
@@ -336,14 +332,14 @@ def _read_state_dict(path: Path) -> Mapping[str, Tensor]:
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle can raise many kinds of error
-        raise BackboneWeightsError(
+        raise CheckpointError(
             f"{path}: cannot be read as a PyTorch or safetensors file of tensors ({type(error).__name__}); "
             "it is damaged or another kind of file"
         ) from error
     if isinstance(content, Mapping) and "state_dict" in content:
         content = content["state_dict"]
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise BackboneWeightsError(f"{path}: is not a state dict of tensors")
+        raise CheckpointError(f"{path}: is not a state dict of tensors")
     return content
 
 

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from models.backbones.hrnet import (
     HRNET_CONFIGS,
-    BackboneWeightsError,
     ExchangeBlock,
     HRNet,
     HRNetConfig,
     load_backbone_weights,
 )
+from utils.errors import CheckpointError
 
 TINY = HRNetConfig(width=4, stem_width=8, layer1_planes=4, layer1_units=2, blocks=(1, 2, 1), units=(2, 1, 1))
 
@@ -205,14 +205,14 @@ def test_weights_that_do_not_fit_are_refused_whole(
     path = _save_plain(weights, tmp_path)
     network = make_network(seed=2)
     before = {key: value.clone() for key, value in network.state_dict().items()}
-    with pytest.raises(BackboneWeightsError, match=rf"plain\.pth: .*{complaint}"):
+    with pytest.raises(CheckpointError, match=rf"plain\.pth: .*{complaint}"):
         load_backbone_weights(network, path)
     assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
 
 
 def test_weights_of_another_variant_are_refused_with_the_first_keys_only(tmp_path: Path) -> None:
     path = _save_plain(published_weights(make_network(config=replace(TINY, width=8))), tmp_path)
-    with pytest.raises(BackboneWeightsError, match=r"of another shape: (transition1\S+ [^:]*, ){3}\.\.\.$"):
+    with pytest.raises(CheckpointError, match=r"of another shape: (transition1\S+ [^:]*, ){3}\.\.\.$"):
         load_backbone_weights(make_network(), path)
 
 
@@ -220,7 +220,7 @@ def test_weights_of_another_variant_are_refused_with_the_first_keys_only(tmp_pat
 def test_truncated_file_is_refused(save: Callable[[dict[str, Tensor], Path], Path], tmp_path: Path) -> None:
     path = save(published_weights(make_network()), tmp_path)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(BackboneWeightsError, match=rf"{path.name}: cannot be read"):
+    with pytest.raises(CheckpointError, match=rf"{path.name}: cannot be read"):
         load_backbone_weights(make_network(), path)
 
 
@@ -234,10 +234,10 @@ def test_truncated_file_is_refused(save: Callable[[dict[str, Tensor], Path], Pat
 )
 def test_foreign_pickle_is_refused(content: object, complaint: str, tmp_path: Path) -> None:
     torch.save(content, tmp_path / "foreign.pth")
-    with pytest.raises(BackboneWeightsError, match=rf"foreign\.pth: .*{complaint}"):
+    with pytest.raises(CheckpointError, match=rf"foreign\.pth: .*{complaint}"):
         load_backbone_weights(make_network(), tmp_path / "foreign.pth")
 
 
 def test_missing_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BackboneWeightsError, match=r"absent\.pth: no such file"):
+    with pytest.raises(CheckpointError, match=r"absent\.pth: no such file"):
         load_backbone_weights(make_network(), tmp_path / "absent.pth")
