@@ -24,7 +24,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from datasets.images import read_image
-from utils.crops import crop_box
+from utils.crops import check_crop, crop_box
 from utils.errors import InputError
 from utils.geometry import FARTHEST, box_to_crop, check_in_reach, landmark_box, transform_points
 from utils.images import resize_image, to_network_input
@@ -66,10 +66,13 @@ class Face:
         """Read the image: (H, W, 3) uint8 RGB, 256 x 256 in the pre-cropped layout.
 
         Raises:
-            InputError: If the image cannot be decoded.
+            InputError: If the image cannot be decoded, or is too small for a crop.
         """
         image = read_image(self.image_path)
-        return resize_image(image, PRECROPPED_SIZE) if self.box is None else image
+        if self.box is not None:
+            return image
+        check_crop(self.image_path, image)
+        return resize_image(image, PRECROPPED_SIZE)
 
 
 @dataclass(frozen=True, eq=False)

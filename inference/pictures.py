@@ -17,7 +17,7 @@ from inference.landmark_files import LandmarkWriter, read_boxes
 from inference.predictor import LandmarkPredictor
 from inference.results import Face
 from models.ldeq import LDEQ
-from utils.crops import CropRule, crop_matrix
+from utils.crops import CropRule, check_crop, crop_matrix
 from utils.drawing import draw_faces
 from utils.errors import InputError
 from utils.geometry import box_overlap, box_to_crop, landmark_box
@@ -27,9 +27,6 @@ from utils.sources import read_picture
 from utils.writers import write_picture
 
 END_KEYS = (ord("q"), 27)
-
-SMALLEST_CROP = 8
-"""Pixels that a side of a picture needs to be the crop of a face."""
 
 SHOWN_NAMES = 3
 
@@ -159,9 +156,8 @@ def read_face_picture(path: Path, cropped: bool) -> np.ndarray:
         InputError: If it cannot be read or decoded, or is too small.
     """
     picture = read_picture(path)
-    if cropped and min(picture.shape[:2]) < SMALLEST_CROP:
-        height, width = picture.shape[:2]
-        raise InputError(f"{path}: {width} x {height} pixels are too few for the crop of a face; give a larger picture")
+    if cropped:
+        check_crop(path, picture)
     return picture
 
 

@@ -47,6 +47,7 @@ def run_video(job: Job, model: LDEQ, engine: Engine, settings: DemoSettings) -> 
     """Run the demo on a video; Ctrl-C ends it and keeps the results. Returns the exit status: 1 if a face failed.
 
     Raises:
+        KeyboardInterrupt: After Ctrl-C, once the results are written; a webcam ends with Ctrl-C as it should.
         InputError: If it cannot be opened or decoded, or the boxes do not fit its frames.
         OutputError: If a result cannot be written.
     """
@@ -56,7 +57,7 @@ def run_video(job: Job, model: LDEQ, engine: Engine, settings: DemoSettings) -> 
     # The same crops as the demo, so that only the method differs.
     exact = config.crop.exact
     comparison = MethodComparison(model, settings.precision, engine, exact) if settings.compare else None
-    numbers, count, failed, started, ended = set(), 0, 0, time.monotonic(), True
+    numbers, count, failed, started, ended, interrupted = set(), 0, 0, time.monotonic(), True, False
     depth = 1 if source.kind == "webcam" else FRAMES_AHEAD
     with ExitStack() as stack:
         extra = ("image",) if source.kind == "folder" else ()
@@ -91,8 +92,8 @@ def run_video(job: Job, model: LDEQ, engine: Engine, settings: DemoSettings) -> 
                     ended = False
                     break
         except KeyboardInterrupt:
-            ended = False
-            print("\nended by Ctrl-C", file=sys.stderr)
+            ended, interrupted = False, source.kind != "webcam"
+            print(f"\nended by Ctrl-C after {counted(count, 'frame')}", file=sys.stderr)
         if settings.boxes and ended:
             check_box_frames(settings.boxes, read_boxes(settings.boxes), count)
     seconds = time.monotonic() - started
@@ -100,6 +101,8 @@ def run_video(job: Job, model: LDEQ, engine: Engine, settings: DemoSettings) -> 
     report_no_face([] if numbers else [str(source.paths[0]) if source.paths else source.name], settings)
     for title, jitter in (comparison.jitter if comparison else {}).items():
         print(f"jitter, {title}: {jitter:.2f} % of the face")
+    if interrupted:
+        raise KeyboardInterrupt
     return int(report_failed(failed))
 
 

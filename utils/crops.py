@@ -1,10 +1,12 @@
 """How a face is cut out of a picture."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from utils.errors import InputError
 from utils.geometry import box_to_crop, check_in_reach, crop_image
 from utils.images import check_picture, resize_image
 
@@ -30,8 +32,22 @@ CROP_RULES: dict[str, CropRule] = {
 }
 """The crop rules by their names on the command line."""
 
+SMALLEST_CROP = 8
+"""Pixels that a side of a picture needs to be the crop of a face."""
+
 FULL_CROP_SIZE = 256
 """Side in pixels of the crop from which smaller network images are made."""
+
+
+def check_crop(path: Path, picture: np.ndarray) -> None:
+    """Check that a picture is large enough to be the crop of a face.
+
+    Raises:
+        InputError: If it is not.
+    """
+    height, width = picture.shape[:2]
+    if min(height, width) < SMALLEST_CROP:
+        raise InputError(f"{path}: {width} x {height} pixels are too few for the crop of a face; give a larger picture")
 
 
 def crop_matrix(image: np.ndarray, box: ArrayLike, size: int, exact: bool = False) -> np.ndarray:

@@ -35,7 +35,7 @@ def start_process(device: torch.device) -> Process:
         This process; rank 0 of 1 without torchrun.
 
     Raises:
-        UserError: If there are more processes than CUDA devices.
+        UserError: If there are more processes than CUDA devices, or the environment is not that of torchrun.
     """
     if "RANK" not in os.environ:
         return Process(0, 1, device)
@@ -49,7 +49,10 @@ def start_process(device: torch.device) -> Process:
             )
         torch.cuda.set_device(device)
         backend = "cpu:gloo,cuda:nccl"
-    distributed.init_process_group(backend)
+    try:
+        distributed.init_process_group(backend)
+    except ValueError as error:
+        raise UserError(f"the processes cannot find each other ({error}); start them with torchrun") from error
     return Process(distributed.get_rank(), distributed.get_world_size(), device)
 
 

@@ -171,7 +171,7 @@ def open_video(path: Path) -> cv2.VideoCapture:
     """A video file, open for reading, with frames rotated according to its metadata.
 
     Raises:
-        InputError: If it cannot be decoded, or its path is not text, which OpenCV cannot open.
+        InputError: If it cannot be decoded, is text, or has a path that is not UTF-8, which OpenCV cannot open.
     """
     try:
         str(path).encode()
@@ -181,6 +181,9 @@ def open_video(path: Path) -> cv2.VideoCapture:
     capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
     if not capture.isOpened():
         raise InputError(f"{path}: cannot be decoded as a picture or video; it is damaged or has another format")
+    if int(capture.get(cv2.CAP_PROP_FOURCC)) == cv2.VideoWriter.fourcc(*"ansi"):
+        capture.release()
+        raise InputError(f"{path}: is text, which FFmpeg would draw as a video; give a picture or video")
     capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)
     return capture
 

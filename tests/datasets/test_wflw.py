@@ -474,3 +474,10 @@ def test_a_face_far_outside_its_image_is_named(raw_wflw):
     crops = WFLWCrops(read_faces(raw_wflw, "test"), 64)
     with pytest.raises(InputError, match=r"face_0\.png: its labelled face: .* far outside the picture"):
         crops[0]
+
+
+def test_a_picture_too_small_for_a_crop_is_named(precropped_wflw):
+    face = load_wflw_test(precropped_wflw).faces[0]
+    cv2.imwrite(str(face.image_path), np.zeros((1, 1, 3), np.uint8))
+    with pytest.raises(InputError, match="1 x 1 pixels are too few for the crop of a face"):
+        face.read_image()

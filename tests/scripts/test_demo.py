@@ -346,3 +346,23 @@ def test_bad_input_is_one_line(tmp_path, monkeypatch, capsys, options, message):
     lines = [line for line in capsys.readouterr().err.splitlines() if "error: " in line]
     assert len(lines) == 1
     assert message in lines[0]
+
+
+def test_ctrl_c_keeps_the_frames_so_far_and_is_status_130(tmp_path, monkeypatch):
+    import demo as script
+    from inference.face_tracker import FaceTracker
+    from utils.command_line import run as run_script
+
+    step = FaceTracker.step
+    seen = []
+
+    def stop_at_the_fourth(self, *args):
+        seen.append(args)
+        if len(seen) == 4:
+            raise KeyboardInterrupt
+        return step(self, *args)
+
+    monkeypatch.setattr(FaceTracker, "step", stop_at_the_fourth)
+    monkeypatch.setattr(sys, "argv", ["demo.py", str(CLIP), "--landmarks", str(tmp_path / "out.jsonl")])
+    assert run_script(script.main) == 130
+    assert [line["frame"] for line in read_lines(tmp_path / "out.jsonl")] == [0, 1, 2]

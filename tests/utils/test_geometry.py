@@ -82,7 +82,7 @@ def test_box_of_five_numbers_is_an_error():
 
 @pytest.mark.parametrize("options", [{"size": 0}, {"size": 1.5}, {"size": 10**9}, {"scale": -1.0}, {"scale": None}])
 def test_crop_size_and_scale_must_be_positive(options):
-    with pytest.raises(ValueError, match="crop (size|scale) must be"):
+    with pytest.raises(ValueError, match=r"crop (size|scale) must be"):
         box_to_crop([0, 0, 10, 10], **options)
 
 

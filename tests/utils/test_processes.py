@@ -46,3 +46,9 @@ def test_more_processes_than_cuda_devices_are_an_error_that_says_what_to_do(monk
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     with pytest.raises(UserError, match="2 CUDA devices; lower torchrun's --nproc_per_node"):
         start_process(torch.device("cuda"))
+
+
+def test_an_environment_that_is_not_that_of_torchrun_is_said_so(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("RANK", "first")
+    with pytest.raises(UserError, match="start them with torchrun"):
+        start_process(torch.device("cpu"))

@@ -52,6 +52,12 @@ def test_a_video_whose_path_is_no_text_is_named_and_does_not_end_the_process(tmp
         open_source(str(path))
 
 
+def test_text_is_no_video(tmp_path: Path):
+    (tmp_path / "list.txt").write_text("a face\n" * 100)
+    with pytest.raises(InputError, match=r"list\.txt: is text"):
+        open_source(str(tmp_path / "list.txt"))
+
+
 def test_the_largest_pictures_of_cameras_are_allowed():
     assert MAX_PIXELS > 108_000_000
 
