@@ -22,8 +22,8 @@ BOX_COLUMNS = ("x1", "y1", "x2", "y2")
 class LandmarkWriter:
     """Writes a line for every face of every frame at once; a context manager.
 
-    The file gets its name at the end. If the run fails or is killed, the lines so far stay in `<name>.part`, and an
-    older file is not changed.
+    The file gets its name at the end. If the run fails or is killed, the lines so far stay in its temporary file (see
+    `utils.files.aside_of`), and an older file is not changed.
 
     A line of JSON has the keys frame, face, box [x1, y1, x2, y2], score (null if the box was given), landmarks
     [[x, y, uncertainty], ...], evaluations and residual (null for an explicit network), and those of `extra`. A line of

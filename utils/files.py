@@ -13,6 +13,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from itertools import count
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -30,9 +31,21 @@ MOST_BYTES_OF_A_FIGURE = 300_000
 LOCK_FILE = ".run.lock"
 
 
-def aside_of(path: Path) -> Path:
-    """The temporary name under which a file is written."""
-    return path.with_name(path.name + ".part")
+def aside_of(path: Path, number: int = 0) -> Path:
+    """The temporary name under which a file is written; the first free one of `<name>.part`, `<name>.part1`, ... is."""
+    return path.with_name(f"{path.name}.part{number or ''}")
+
+
+def _create_aside(path: Path) -> Path:
+    """Make an empty temporary file for a file; what is there already, also a link, is somebody's and stays."""
+    for number in count():
+        part = aside_of(path, number)
+        try:
+            part.open("xb").close()
+        except FileExistsError:
+            continue
+        return part
+    raise AssertionError("unreachable")
 
 
 class Aside:
@@ -60,10 +73,7 @@ class Aside:
             if path.exists() and not path.is_file():
                 raise OutputError(f"{path}: not a regular file; give another path")
             path.parent.mkdir(parents=True, exist_ok=True)
-            self.part = aside_of(path)
-            # Never write through a link that somebody left there.
-            self.part.unlink(missing_ok=True)
-            self.part.touch()
+            self.part = _create_aside(path)
 
     def commit(self, durable: bool = False) -> None:
         """Give the file its name.

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 from PIL import Image, ImageOps
@@ -171,7 +172,7 @@ def open_video(path: Path) -> cv2.VideoCapture:
     """A video file, open for reading, with frames rotated according to its metadata.
 
     Raises:
-        InputError: If it cannot be decoded, is text, or has a path that is not UTF-8, which OpenCV cannot open.
+        InputError: If it cannot be decoded, is text or interlaced, or has a path that is not UTF-8.
     """
     try:
         str(path).encode()
@@ -184,8 +185,23 @@ def open_video(path: Path) -> cv2.VideoCapture:
     if int(capture.get(cv2.CAP_PROP_FOURCC)) == cv2.VideoWriter.fourcc(*"ansi"):
         capture.release()
         raise InputError(f"{path}: is text, which FFmpeg would draw as a video; give a picture or video")
+    if int(cv2.__version__.split(".")[0]) >= 5 and _is_interlaced(path):
+        # It would deliver uninitialised memory.
+        capture.release()
+        raise InputError(
+            f"{path}: OpenCV 5 cannot read interlaced video; convert it: ffmpeg -i VIDEO -vf yadif NEW.mp4"
+        )
     capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)
     return capture
+
+
+def _is_interlaced(path: Path) -> bool:
+    try:
+        with av.open(str(path)) as container:
+            first = next(container.decode(video=0), None)
+    except (av.error.FFmpegError, IndexError):  # without a video stream: the reader reports it
+        return False
+    return first is not None and first.interlaced_frame
 
 
 def _open_webcam(index: int) -> cv2.VideoCapture:

@@ -97,6 +97,13 @@ def test_a_link_left_in_the_place_aside_is_not_written_through(tmp_path: Path):
     assert (tmp_path / "file").read_text() == "new"
 
 
+def test_a_file_in_the_place_aside_stays(tmp_path: Path):
+    (tmp_path / "file.part").write_text("mine")
+    write_text(tmp_path / "file", "new")
+    assert (tmp_path / "file.part").read_text() == "mine"
+    assert names_in(tmp_path) == ["file", "file.part"]
+
+
 def test_what_is_written_bit_by_bit_has_its_name_only_at_the_end(tmp_path: Path):
     aside = Aside(tmp_path / "file")
     aside.part.write_text("half")

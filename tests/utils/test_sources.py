@@ -4,6 +4,7 @@ import struct
 import zlib
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from PIL import Image
 from utils import sources
 from utils.errors import InputError
 from utils.images import MAX_PIXELS, read_bgr
-from utils.sources import has_display, open_source, read_picture
+from utils.sources import has_display, open_source, read_frames, read_picture
 
 CLIP = Path(__file__).parents[2] / "datasets" / "sample" / "videos" / "hopper_easy.mp4"
 
@@ -50,6 +51,30 @@ def test_a_video_whose_path_is_no_text_is_named_and_does_not_end_the_process(tmp
     path.write_bytes(CLIP.read_bytes())
     with pytest.raises(InputError, match="must be valid UTF-8; rename it"):
         open_source(str(path))
+
+
+def write_video(path: Path, frames: list[np.ndarray], **options: str) -> None:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options=options)
+        stream.height, stream.width = frames[0].shape[:2]
+        stream.pix_fmt = "yuv420p"
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="bgr24")))
+        container.mux(stream.encode())
+
+
+def test_an_interlaced_video_is_read_or_refused_by_name(tmp_path: Path):
+    frames = [np.full((96, 128, 3), 200, np.uint8)] * 5
+    write_video(tmp_path / "interlaced.mp4", frames, flags="+ilme+ildct")
+    write_video(tmp_path / "progressive.mp4", frames)
+    names = ["progressive.mp4"] + (["interlaced.mp4"] if int(cv2.__version__.split(".")[0]) < 5 else [])
+    for name in names:
+        read = list(read_frames(open_source(str(tmp_path / name))))
+        assert len(read) == 5
+        assert all(abs(frame.mean() - 200) < 5 for frame in read)
+    if "interlaced.mp4" not in names:
+        with pytest.raises(InputError, match=r"interlaced\.mp4: OpenCV 5 cannot read interlaced video"):
+            open_source(str(tmp_path / "interlaced.mp4"))
 
 
 def test_text_is_no_video(tmp_path: Path):
