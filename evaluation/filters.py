@@ -86,8 +86,7 @@ class OneEuro:
 
     def __post_init__(self) -> None:
         for name in ("min_cutoff", "speed_cutoff"):
-            if getattr(self, name) != np.inf:
-                check_number(name, getattr(self, name), 0, open_below=True)
+            check_number(name, getattr(self, name), 0, open_below=True, infinite=True)
         check_number("beta", self.beta, 0)
 
     def __call__(self, landmarks: np.ndarray) -> np.ndarray:

@@ -47,7 +47,7 @@ class FollowingRules:
             check_integer(f"{name} of the following rules", getattr(self, name), 1)
         check_number("overlap of the following rules", self.overlap, 0, 1, open_below=True, open_above=True)
         for name in ("uncertainty", "smallest"):
-            check_number(f"{name} of the following rules", getattr(self, name), 0, open_below=True)
+            check_number(f"{name} of the following rules", getattr(self, name), 0, open_below=True, infinite=True)
 
     def is_unsure(self, face: Face) -> bool:
         """Whether the landmarks are too uncertain to be those of a face, or the solve failed."""

@@ -44,7 +44,7 @@ class RestartRule:
 
     def __post_init__(self) -> None:
         check_number("overlap of the restart rule", self.overlap, 0, 1)
-        check_number("residual of the restart rule", self.residual, 0, open_below=True)
+        check_number("residual of the restart rule", self.residual, 0, open_below=True, infinite=True)
 
 
 @dataclass(frozen=True, eq=False)

@@ -61,8 +61,7 @@ class RwRConfig:
         check_choice("carry of RwR", self.carry, get_args(Carry))
         check_number("follow of RwR", self.follow, 0, 1, open_below=True)
         check_number("pull of RwR", self.pull, 0, 1, open_above=True)
-        if self.release != math.inf:
-            check_number("release of RwR", self.release, 0, open_below=True)
+        check_number("release of RwR", self.release, 0, open_below=True, infinite=True)
 
 
 VARIANTS: dict[str, RwRConfig] = {

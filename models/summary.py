@@ -1,17 +1,13 @@
 """Print the layers and parameters of a preset: `python -m models.ldeq --summary`."""
 
-import argparse
+from utils.command_line import script_parser
 
 PRESETS = ("mini", "paper")
 
 
 def main() -> None:
     """Print a summary of a preset."""
-    parser = argparse.ArgumentParser(
-        prog="python -m models.ldeq",
-        allow_abbrev=False,
-        description="Print the layers and the parameters of a network.",
-    )
+    parser = script_parser("Print the layers and the parameters of a network.", prog="python -m models.ldeq")
     parser.add_argument("--summary", action="store_true", required=True, help="print layers and parameters")
     parser.add_argument("--preset", choices=PRESETS, default="mini")
     args = parser.parse_args()

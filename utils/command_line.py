@@ -20,15 +20,16 @@ INTERRUPTED = 130
 """Exit status after Ctrl-C, the same as in a shell."""
 
 
-def script_parser(description: str | None) -> argparse.ArgumentParser:
+def script_parser(description: str | None, prog: str | None = None) -> argparse.ArgumentParser:
     """A parser for the options of a script.
 
     Args:
         description: The docstring of the script, shown as it is.
+        prog: The command in the usage line; None for the script's file name.
     """
     # An abbreviation that is clear today may mean another option tomorrow.
     return argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        prog=prog, description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
 
 

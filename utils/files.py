@@ -13,7 +13,6 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from itertools import count
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -32,20 +31,20 @@ LOCK_FILE = ".run.lock"
 
 
 def aside_of(path: Path, number: int = 0) -> Path:
-    """The temporary name under which a file is written; the first free one of `<name>.part`, `<name>.part1`, ... is."""
+    """A temporary name for writing a file; the first free one of `<name>.part`, `<name>.part1`, ... is used."""
     return path.with_name(f"{path.name}.part{number or ''}")
 
 
 def _create_aside(path: Path) -> Path:
     """Make an empty temporary file for a file; what is there already, also a link, is somebody's and stays."""
-    for number in count():
+    number = 0
+    while True:
         part = aside_of(path, number)
         try:
             part.open("xb").close()
+            return part
         except FileExistsError:
-            continue
-        return part
-    raise AssertionError("unreachable")
+            number += 1
 
 
 class Aside:

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike
 
-from utils.values import check_integer, check_number
+from utils.values import check_integer, check_number, plain
 
 FARTHEST = 1e6
 """Larger coordinates in pixels lie in no picture."""
@@ -79,8 +79,8 @@ def box_to_crop(box: ArrayLike, size: int = 256, scale: float = 1.2, exact: bool
         raise ValueError(f"a box is the four numbers x1 y1 x2 y2, got shape {box.shape}")
     if not np.isfinite(box).all():
         raise ValueError(f"box {box.tolist()} is not finite")
-    check_integer("crop size", size, 1, LARGEST_CROP)
-    check_number("crop scale", scale, 0, open_below=True)
+    check_integer("crop size", plain(size), 1, LARGEST_CROP)
+    check_number("crop scale", plain(scale), 0, open_below=True)
     if np.abs(box).max() > FARTHEST:
         raise ValueError(f"box {box.tolist()} lies outside every picture: its corners are pixels")
     x1, y1, x2, y2 = box if exact else np.trunc(box + 0.5)

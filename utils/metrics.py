@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from utils.geometry import landmark_box
-from utils.values import check_integer, check_number
+from utils.values import check_integer, check_number, plain
 
 OUTER_EYE_CORNERS = (60, 72)
 """The outer eye corners in the 98-point WFLW scheme; their distance normalises the error."""
@@ -60,7 +60,7 @@ def _check_nmes(nmes: ArrayLike, threshold: float) -> np.ndarray:
         raise ValueError(f"error {np.flatnonzero(np.isnan(nmes))[0]} is NaN")
     if nmes.min() < 0:
         raise ValueError(f"error {nmes.argmin()} is negative")
-    check_number("threshold", threshold, 0, open_below=True)
+    check_number("threshold", plain(threshold), 0, open_below=True)
     return nmes
 
 
@@ -120,7 +120,7 @@ def error_curve(nmes: ArrayLike, threshold: float = 0.10, step: float = 1e-4) ->
         ValueError: On an empty vector, NaN, a threshold that is not positive, or a step that does not divide it.
     """
     nmes = _check_nmes(nmes, threshold)
-    check_number("step", step, 0, open_below=True)
+    check_number("step", plain(step), 0, open_below=True)
     intervals = round(threshold / step) if threshold / MOST_INTERVALS <= step else 0
     if intervals < 1 or not np.isclose(intervals * step, threshold):
         raise ValueError(
@@ -243,7 +243,7 @@ def normalised_allan_deviation(predicted: ArrayLike, true: ArrayLike, window: in
             area.
     """
     predicted, true = _check_landmarks(predicted, true)
-    check_integer("window", window, 1)
+    check_integer("window", plain(window), 1)
     if len(true) < 2 * window:
         return float("nan")
     errors = 100 * (true - predicted) / _face_sizes(true)[:, None, None]

@@ -197,7 +197,7 @@ def open_video(path: Path) -> cv2.VideoCapture:
 
 def _is_interlaced(path: Path) -> bool:
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), metadata_errors="ignore") as container:
             first = next(container.decode(video=0), None)
     except (av.error.FFmpegError, IndexError):  # without a video stream: the reader reports it
         return False

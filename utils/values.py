@@ -6,6 +6,7 @@ Without them Python would accept "false" as true, True as 1, and NaN as a number
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import fields
+from numbers import Number
 from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -13,6 +14,11 @@ from utils.errors import OptionError
 
 LARGEST_INTEGER = 1_000_000_000
 LARGEST_NUMBER = 1e30
+
+
+def plain(value: Any) -> Any:
+    """A scalar of NumPy as a number of Python; anything else as it is."""
+    return value.item() if isinstance(value, Number) and hasattr(value, "item") else value
 
 
 def check_integer(name: str, value: Any, lowest: int, highest: int = LARGEST_INTEGER) -> None:
@@ -36,14 +42,18 @@ def check_number(
     highest: float = LARGEST_NUMBER,
     open_below: bool = False,
     open_above: bool = False,
+    infinite: bool = False,
 ) -> None:
     """Check that an option is a finite number from `lowest` to `highest`.
 
-    With `open_below` it must exceed `lowest`, with `open_above` it must be below `highest`.
+    With `open_below` it must exceed `lowest`, with `open_above` it must be below `highest`, with `infinite` it may also
+    be infinity.
 
     Raises:
         OptionError: If it is not; the message names the option.
     """
+    if infinite and value == math.inf:
+        return
     if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
         raise OptionError(f"{name} must be a finite number, not {_show(value)}")
     if value < lowest or (open_below and value == lowest):

@@ -135,7 +135,7 @@ def checkpoint(stage: Stage, generator: Generator) -> str:
             config = damage_json(file.metadata()[CONFIG_KEY], generator)
         weights = load_file(path)
         if generator.random() < 0.3:
-            name = str(pick(generator, tuple(weights)))
+            name = str(pick(generator, tuple(name for name in weights if weights[name].is_floating_point())))
             weights[name] = torch.full_like(weights[name], torch.nan)
         save_file(weights, path, metadata={CONFIG_KEY: config})
 

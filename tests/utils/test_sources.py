@@ -163,3 +163,11 @@ def test_a_dead_wayland_display_is_none(monkeypatch: pytest.MonkeyPatch, tmp_pat
         server.bind(str(tmp_path / "wayland-7"))
         server.listen()
         assert has_display()
+
+
+def test_metadata_that_are_no_text_do_not_matter(tmp_path: Path):
+    content = CLIP.read_bytes()
+    encoder = content.index(b"Lavf")
+    damaged = tmp_path / "clip.mp4"
+    damaged.write_bytes(content[:encoder] + b"\xb8\xff\xb8\xff" + content[encoder + 4 :])
+    assert len(list(read_frames(open_source(str(damaged))))) == 60

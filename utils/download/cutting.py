@@ -42,7 +42,7 @@ def inspect_video(path: Path) -> VideoInfo:
         DownloadFailure: If the file is no video.
     """
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), metadata_errors="ignore") as container:
             stream = _video_stream(container, path)
             frames = sum(packet.size > 0 for packet in container.demux(stream))
             return VideoInfo(frames, stream.width, stream.height, float(stream.average_rate or 0))
@@ -67,7 +67,10 @@ def cut_frames(source: Path, target: Path, first: int, last: int) -> None:
     """
     decoded = 0
     try:
-        with av.open(str(source)) as reader, av.open(str(target), "w", format="mp4") as writer:
+        with (
+            av.open(str(source), metadata_errors="ignore") as reader,
+            av.open(str(target), "w", format="mp4") as writer,
+        ):
             stream = _video_stream(reader, source)
             stream.thread_type = "AUTO"
             clip = _add_clip_stream(writer, stream)
