@@ -289,12 +289,13 @@ def test_a_run_that_was_killed_goes_on_to_the_same_numbers(clips, network, evalu
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
     assert not (stopped / "results.json").exists()
-    done = read_scores(stopped)
-    assert 0 < len(done) < 4
+    # a clip's prediction is written before its line in the table, so a kill may fall between the two
+    done = len(list((stopped / "predictions" / "rwr").glob("*.npz")))
+    assert 0 < len(read_scores(stopped)) <= done < 4
 
     capsys.readouterr()
     assert evaluation(clips, *options, "--resume", output=stopped) == 0
-    assert f"{len(done)} of 4 clips are already done" in capsys.readouterr().out
+    assert f"{done} of 4 clips are already done" in capsys.readouterr().out
     assert_same_scores(stopped, tmp_path / "whole")
     one, other = read_results(stopped), read_results(tmp_path / "whole")
     assert one["average"] == pytest.approx(other["average"], rel=1e-5)
