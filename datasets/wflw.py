@@ -13,6 +13,7 @@ Raw, as published at https://wywu.github.io/projects/LAB/WFLW.html:
 """
 
 import filecmp
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ from utils.errors import InputError
 from utils.geometry import FARTHEST, box_to_crop, check_in_reach, landmark_box, transform_points
 from utils.images import resize_image, to_network_input
 from utils.metrics import OUTER_EYE_CORNERS
+from utils.progress import print_warning
 from utils.reading import read_lines
 
 NUM_LANDMARKS = 98
@@ -212,6 +214,9 @@ def find_layout(root: str | Path) -> Layout:
 def read_faces(root: str | Path, split: str, raw_box: str = "landmarks") -> list[Face]:
     """Read one list of faces of either layout; the images are not read, only checked to exist.
 
+    A face that is in the list more than once counts as often, with a warning on stderr: the same line in the raw
+    layout, the same image name in the pre-cropped layout.
+
     Args:
         root: Folder of the dataset.
         split: Name of the list: `<split>.txt` and its folder in the pre-cropped layout,
@@ -230,11 +235,15 @@ def read_faces(root: str | Path, split: str, raw_box: str = "landmarks") -> list
         raise InputError(f"unknown raw_box {raw_box!r}; choose one of {', '.join(RAW_BOXES)}")
     if find_layout(root) == "precropped":
         list_path, image_folder = root / f"{split}.txt", root / split
-        faces = [_parse_precropped(fields, image_folder, where) for where, fields in _read_lines(list_path)]
+        lines = list(_read_lines(list_path))
+        faces = [_parse_precropped(fields, image_folder, where) for where, fields in lines]
+        keys = [(face.name,) for face in faces]
     else:
         list_path = root / "WFLW_annotations" / "list_98pt_rect_attr_train_test" / f"list_98pt_rect_attr_{split}.txt"
         image_folder = root / "WFLW_images"
-        faces = [_parse_raw(fields, image_folder, raw_box, where) for where, fields in _read_lines(list_path)]
+        lines = list(_read_lines(list_path))
+        faces = [_parse_raw(fields, image_folder, raw_box, where) for where, fields in lines]
+        keys = [tuple(fields) for _, fields in lines]
     if not faces:
         raise InputError(f"{list_path}: lists no face; the file is empty, get it again")
     missing = [face.image_path for face in faces if not face.image_path.is_file()]
@@ -243,7 +252,21 @@ def read_faces(root: str | Path, split: str, raw_box: str = "landmarks") -> list
             f"{list_path}: {len(missing)} of its {len(faces)} images are missing, the first is {missing[0]}; "
             f"put the images into {image_folder}"
         )
+    _warn_of_repeated(list_path, keys)
     return faces
+
+
+def _warn_of_repeated(list_path: Path, keys: Sequence[tuple[str, ...]]) -> None:
+    """Warn, in one line, of faces whose key is in a list more than once; the last part of a key is the image name."""
+    repeated = [(key[-1], count) for key, count in Counter(keys).items() if count > 1]
+    if not repeated:
+        return
+    name, count = repeated[0]
+    times = "twice" if count == 2 else f"{count} times"
+    others = f", and {len(repeated) - 1} other faces are repeated too" if len(repeated) > 1 else ""
+    print_warning(
+        f"{list_path}: {name} is in the list {times} and counts {times}{others}; remove the lines if it should not"
+    )
 
 
 def load_wflw_test(root: str | Path, raw_box: str = "landmarks") -> WFLWTest:

@@ -1,5 +1,6 @@
-"""The progress bar of every script."""
+"""The progress bar and the warnings of every script."""
 
+import os
 import sys
 from collections.abc import Iterable
 from typing import Any
@@ -35,3 +36,13 @@ def progress_bar(
         dynamic_ncols=True,
         file=sys.stderr,
     )
+
+
+def print_warning(text: str) -> None:
+    """Print a warning as one line on stderr, above a progress bar; under torchrun only the first process does.
+
+    Args:
+        text: What is wrong, beginning with the file.
+    """
+    if os.environ.get("RANK", "0") == "0":
+        tqdm.write(f"warning: {text}", file=sys.stderr)

@@ -16,10 +16,10 @@ import av
 import cv2
 import numpy as np
 from PIL import Image, ImageOps
-from tqdm import tqdm
 
 from utils.errors import InputError
 from utils.images import read_bgr
+from utils.progress import print_warning
 from utils.reading import cannot_read, check_file
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
@@ -162,10 +162,7 @@ def read_frames(source: Source) -> Iterator[np.ndarray]:
         raise InputError(f"{name}: no frame can be decoded; it is damaged or has another format")
     # Containers without an index compute their length from duration and rate, which is slightly off.
     if source.frames is not None and count < 0.97 * source.frames - 1:
-        tqdm.write(
-            f"warning: {source.paths[0]}: ends after {count} of {source.frames} frames; it is truncated or damaged",
-            file=sys.stderr,
-        )
+        print_warning(f"{source.paths[0]}: ends after {count} of {source.frames} frames; it is truncated or damaged")
 
 
 def open_video(path: Path) -> cv2.VideoCapture:

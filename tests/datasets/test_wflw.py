@@ -174,6 +174,31 @@ def test_face_listed_twice_is_inferred_once_and_counted_twice(precropped_wflw):
     assert wflw.subsets["test"].tolist() == [0, 1, 2, 3, 4, 5, 1]
 
 
+def test_a_face_listed_twice_is_named_in_one_warning(precropped_wflw, raw_wflw, capsys):
+    for root, path, name in ((precropped_wflw, "test.txt", "test_1.png"), (raw_wflw, RAW_LIST, "1--Event/face_1.png")):
+        text = (root / path).read_text()
+        (root / path).write_text(text + text.splitlines()[1])
+        assert len(read_faces(root, "test")) == 7
+        messages = capsys.readouterr().err.splitlines()
+        assert len(messages) == 1
+        assert messages[0].startswith(f"warning: {root / path}: {name} is in the list twice and counts twice")
+
+
+def test_faces_listed_more_often_are_counted_in_the_warning(precropped_wflw, capsys):
+    text = (precropped_wflw / "test.txt").read_text()
+    (precropped_wflw / "test.txt").write_text(3 * text)
+    read_faces(precropped_wflw, "test")
+    assert "test_0.png is in the list 3 times and counts 3 times, and 5 other faces" in capsys.readouterr().err
+
+
+def test_two_faces_of_one_image_are_no_reason_for_a_warning(raw_wflw, capsys):
+    first, second, *others = (raw_wflw / RAW_LIST).read_text().splitlines()
+    second = " ".join([*second.split()[:-1], first.split()[-1]])
+    (raw_wflw / RAW_LIST).write_text("\n".join([first, second, *others]))
+    assert len(read_faces(raw_wflw, "test")) == 6
+    assert capsys.readouterr().err == ""
+
+
 @pytest.mark.parametrize("size", [256, 64])
 def test_item_is_a_normalised_image_with_normalised_landmarks(precropped_wflw, size):
     faces = read_faces(precropped_wflw, "test")
