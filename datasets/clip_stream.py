@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from datasets.wflw_v import Clip, read_boxes, read_frames, read_landmarks
 from utils.crops import CropRule, crop_box
 from utils.errors import ClipError
-from utils.geometry import check_in_reach, steady_box
+from utils.geometry import check_face_in_picture, steady_box
 from utils.images import to_rgb
 from utils.sources import initialise_decoder
 
@@ -78,7 +78,8 @@ def read_crops(clip: Clip, size: int, rules: Sequence[CropRule] = ORIGINAL_RULE)
         rules: How the crops of a frame are cut out.
 
     Raises:
-        ClipError: As `read_frames`, or if a box or landmark is not finite, or a box has no area.
+        ClipError: As `read_frames`, or if a box or landmark is not finite, a box has no area, or the landmarks of a
+            frame lie far or all outside it.
     """
     boxes, landmarks = read_boxes(clip), read_landmarks(clip)
     steadied = boxes[0]
@@ -91,7 +92,7 @@ def read_crops(clip: Clip, size: int, rules: Sequence[CropRule] = ORIGINAL_RULE)
         except ValueError as error:
             raise ClipError(f"bboxes/{clip.video_id}.npy: frame {number}: {error}; correct it") from error
         try:
-            check_in_reach(landmarks[number], image.shape[1], image.shape[0])
+            check_face_in_picture(landmarks[number], image.shape[1], image.shape[0])
         except ValueError as error:
             raise ClipError(f"landmarks/{clip.video_id}.npy: frame {number}: {error}; correct it") from error
         yield Frame(np.stack([to_rgb(crop, "bgr") for crop in crops]), np.stack(matrices))

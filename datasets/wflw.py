@@ -27,7 +27,7 @@ from torch.utils.data import Dataset
 from datasets.images import read_image
 from utils.crops import check_crop, crop_box
 from utils.errors import InputError
-from utils.geometry import FARTHEST, box_to_crop, check_in_reach, landmark_box, transform_points
+from utils.geometry import FARTHEST, box_to_crop, check_face_in_picture, landmark_box, transform_points
 from utils.images import resize_image, to_network_input
 from utils.metrics import OUTER_EYE_CORNERS
 from utils.progress import print_warning
@@ -146,12 +146,12 @@ def crop_face(face: Face, size: int = 256) -> tuple[np.ndarray, np.ndarray]:
         The crop, (size, size, 3) uint8 RGB, and the landmarks, (98, 2) float64, in units of its side.
 
     Raises:
-        InputError: If the image cannot be decoded, or the face lies far outside of it.
+        InputError: If the image cannot be decoded, or the face lies far or completely outside of it.
     """
     image = face.read_image()
     if face.box is not None:
         try:
-            check_in_reach(face.landmarks, image.shape[1], image.shape[0])
+            check_face_in_picture(face.landmarks, image.shape[1], image.shape[0])
             crop, matrix = crop_box(image, face.box, size)
         except ValueError as error:
             raise InputError(f"{face.image_path}: its labelled face: {error}; correct the line of the list") from error
@@ -354,6 +354,8 @@ def _parse_raw(fields: list[str], image_folder: Path, raw_box: str, where: str) 
         )
     values = _parse_numbers(numbers, where)
     landmarks = values[:coordinates].reshape(NUM_LANDMARKS, 2)
+    if (landmarks < 0).any(axis=1).all():
+        raise InputError(f"{where}: every landmark lies outside the picture, left of it or above; correct the line")
     rectangle, flags = values[coordinates : coordinates + 4], values[coordinates + 4 :]
     if not np.isin(flags, (0, 1)).all():
         raise InputError(f"{where}: the attributes are {flags.tolist()}; each must be 0 or 1")

@@ -35,6 +35,23 @@ def check_in_reach(points: ArrayLike, width: int, height: int) -> None:
         raise ValueError(f"({x:g}, {y:g}) is far outside the picture of {width} x {height} pixels")
 
 
+def check_face_in_picture(landmarks: ArrayLike, width: int, height: int) -> None:
+    """Check that the landmarks of a labelled face can be those of a picture: near it, and not all outside.
+
+    Args:
+        landmarks: (K, 2) x, y in pixels.
+        width: Of the picture.
+        height: Of the picture.
+
+    Raises:
+        ValueError: As `check_in_reach`, or if no landmark lies in the picture.
+    """
+    check_in_reach(landmarks, width, height)
+    points = np.asarray(landmarks, dtype=np.float64)
+    if not ((points >= 0) & (points <= (width, height))).all(axis=-1).any():
+        raise ValueError(f"every landmark lies outside the picture of {width} x {height} pixels")
+
+
 def landmark_box(points: ArrayLike) -> np.ndarray:
     """Tight box around landmarks.
 

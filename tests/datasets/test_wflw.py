@@ -501,6 +501,22 @@ def test_a_face_far_outside_its_image_is_named(raw_wflw):
         crops[0]
 
 
+@pytest.mark.parametrize("split", ["test", "train"])
+def test_a_raw_face_left_of_its_picture_is_named_with_its_line(raw_wflw, split):
+    path = raw_wflw / RAW_LIST.with_name(f"list_98pt_rect_attr_{split}.txt")
+    edit_line(path, 3, lambda fields: [*(f"-{number}" for number in fields[:196]), *fields[196:]])
+    with pytest.raises(InputError, match=r"line 3: every landmark lies outside the picture"):
+        read_faces(raw_wflw, split)
+
+
+def test_a_raw_face_right_of_its_picture_is_named(raw_wflw):
+    edit_line(
+        raw_wflw / RAW_LIST, 1, lambda fields: [*(str(float(number) + 320) for number in fields[:196]), *fields[196:]]
+    )
+    with pytest.raises(InputError, match=r"face_0\.png: its labelled face: every landmark lies outside the picture of"):
+        crop_face(read_faces(raw_wflw, "test")[0])
+
+
 def test_a_picture_too_small_for_a_crop_is_named(precropped_wflw):
     face = load_wflw_test(precropped_wflw).faces[0]
     cv2.imwrite(str(face.image_path), np.zeros((1, 1, 3), np.uint8))

@@ -4,6 +4,7 @@ import pytest
 from utils.geometry import (
     box_overlap,
     box_to_crop,
+    check_face_in_picture,
     check_in_reach,
     crop_image,
     landmark_box,
@@ -169,3 +170,12 @@ def test_points_far_outside_a_picture_are_refused():
     for point in ((-401, 0), (0, 481), (np.nan, 0), (0, -np.inf)):
         with pytest.raises(ValueError, match="far outside the picture of 100 x 80 pixels"):
             check_in_reach([[50, 40], point], 100, 80)
+
+
+def test_a_face_is_in_a_picture_if_one_landmark_is():
+    outside = np.array([[-1.0, 10], [10, -1], [21, 5], [5, 11]])
+    check_face_in_picture([*outside, (20, 10)], 20, 10)
+    with pytest.raises(ValueError, match="every landmark lies outside the picture of 20 x 10 pixels"):
+        check_face_in_picture(outside, 20, 10)
+    with pytest.raises(ValueError, match="far outside the picture"):
+        check_face_in_picture([(5, 5), (900, 5)], 20, 10)
