@@ -12,7 +12,8 @@ clip ends, the output folder gets its predictions (predictions/) and a row of pe
 results.json; with --compare also comparison.csv, comparison.png, convergence.png and plots/<id>.png; with --save_video
 videos/<id>.mp4.
 
-A clip that cannot be read or solved is reported with the reason, the others are evaluated, and the exit status is 1.
+A clip that cannot be read or solved is reported with the reason, and named on stderr; the others are evaluated, and the
+exit status is 1.
 
 With RwR a frame takes --rwr_max_iters evaluations of the cell and a final one. Without RwR every frame is solved from
 zeros by the checkpoint's own solver. With --stop_rule batch and no RwR, the frames of parallel clips form a batch, and
@@ -137,6 +138,7 @@ def main() -> int:
     from inference.network import resolve_device
     from utils.files import locked_folder
     from utils.processes import start_process
+    from utils.progress import print_warning
 
     process = start_process(resolve_device(settings.device))
     with locked_folder(settings.output_folder) if process.rank == 0 else nullcontext():
@@ -154,6 +156,9 @@ def main() -> int:
     print(f"Total time: {format_duration(time.monotonic() - started)}")
     for video_id, reason in evaluation.failed.items():
         print(f"not evaluated: {video_id}: {reason}")
+    if evaluation.failed:
+        reasons = settings.output_folder / "results.json"
+        print_warning(f"not evaluated: {', '.join(evaluation.failed)}; {reasons} has the reasons")
     return 1 if evaluation.failed else 0
 
 

@@ -274,6 +274,8 @@ def test_clips_that_cannot_be_evaluated_are_reported_and_the_others_evaluated(wo
     for damage, reason in DAMAGES.items():
         assert results["failed"][damage.__name__].startswith(reason.replace("/b.", f"/{damage.__name__}."))
         assert captured.out.count(f"not evaluated: {damage.__name__}: ") == 1
+    (warning,) = [line for line in captured.err.splitlines() if line.startswith("warning: not evaluated: ")]
+    assert {*broken, "missing", "../sound"} == set(warning.split(": ")[2].split("; ")[0].split(", "))
     assert "Traceback" not in captured.err
     assert "ffmpeg" not in captured.err.lower()
 
