@@ -11,10 +11,11 @@ import os
 import re
 import warnings
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor
 from torch.serialization import safe_globals
 
@@ -209,10 +210,11 @@ def save_checkpoint(model: LDEQ, path: str | os.PathLike[str], dtype: torch.dtyp
 
 def _read_own(path: Path) -> tuple[LDEQConfig, dict[str, Tensor]]:
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            # Half precision on disk, single precision in use.
-            stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        # The content, because safetensors itself opens no path that is not UTF-8.
+        content = path.read_bytes()
+        # Half precision on disk, single precision in use.
+        stored = safetensors.torch.load(content)
+        metadata = _split_header(content)[0].get("__metadata__") or {}
     except (SafetensorError, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise CheckpointError(f"{path}: truncated or not a safetensors file ({error})") from error
     if CONFIG_KEY not in metadata:
@@ -233,15 +235,19 @@ def _read_own(path: Path) -> tuple[LDEQConfig, dict[str, Tensor]]:
 def _sort_metadata(content: bytes) -> bytes:
     """The same safetensors file with its metadata in order; safetensors writes them in random order.
 
-    Equal networks then make equal files. The format: the length of the header in 8 bytes, the header as JSON, padded
-    with spaces to a multiple of 8 bytes, and the tensors.
+    Equal networks then make equal files. The header is padded with spaces to a multiple of 8 bytes.
     """
-    start = 8 + int.from_bytes(content[:8], "little")
-    header = json.loads(content[8:start])
+    header, tensors = _split_header(content)
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
     encoded = json.dumps(header, separators=(",", ":")).encode()
     encoded += b" " * (-len(encoded) % 8)
-    return len(encoded).to_bytes(8, "little") + encoded + content[start:]
+    return len(encoded).to_bytes(8, "little") + encoded + tensors
+
+
+def _split_header(content: bytes) -> tuple[dict[str, Any], bytes]:
+    """The header and the tensors of a safetensors file: the header is its length in 8 bytes, then JSON."""
+    start = 8 + int.from_bytes(content[:8], "little")
+    return json.loads(content[8:start]), content[start:]
 
 
 def _checksum(config: str, weights: dict[str, Tensor]) -> str:

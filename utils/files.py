@@ -217,15 +217,19 @@ def save_figure(figure: "Figure", path: Path, most_bytes: int = MOST_BYTES_OF_A_
     """Write a figure as PNG; if the file would be too large, with 256 colours or fewer pixels.
 
     Args:
-        figure: The figure.
+        figure: The figure. Characters of its texts that UTF-8 lacks, as a path may hold them, are replaced by escapes.
         path: The file.
         most_bytes: Largest size of the file; a figure of very many pictures may exceed it.
 
     Raises:
         OutputError: If the file cannot be written.
     """
+    from matplotlib.text import Text
     from PIL import Image
 
+    for part in figure.findobj():
+        if isinstance(part, Text):
+            part.set_text(part.get_text().encode("utf-8", "backslashreplace").decode())
     dots = DOTS_PER_INCH
     while True:
         content = io.BytesIO()

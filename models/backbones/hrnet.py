@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from utils.errors import CheckpointError, OptionError
@@ -328,7 +328,8 @@ def _read_state_dict(path: Path) -> Mapping[str, Tensor]:
     try:
         content: Any
         if path.suffix == ".safetensors":
-            content = load_file(path)
+            # Not load_file, which opens no path that is not UTF-8.
+            content = safetensors.torch.load(path.read_bytes())
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle can raise many kinds of error

@@ -3,6 +3,7 @@ import json
 import os
 import pickle
 import re
+import shutil
 import subprocess
 import sys
 import warnings
@@ -20,7 +21,7 @@ from small_networks import random_images, small_config, small_model
 from torch import Tensor
 
 from models import LDEQ, load_checkpoint, save_checkpoint
-from models.checkpoints import CONFIG_KEY, config_from_original
+from models.checkpoints import CONFIG_KEY, config_from_original, weights_digest
 from models.deq import GradientConfig
 from solvers import AndersonConfig, BroydenConfig, FixedPointConfig
 from utils.errors import CheckpointError, OptionError, OutputError
@@ -423,6 +424,12 @@ def test_a_file_of_another_kind_is_refused(content, tmp_path):
     path = tmp_path / "file"
     path.write_bytes(content)
     assert_refused(path, "truncated, or not a checkpoint|truncated or not a safetensors file")
+
+
+def test_a_file_whose_path_is_not_utf8_is_loaded(own_file):
+    path = Path(os.fsdecode(os.fsencode(own_file.parent) + b"/n\xe4me.safetensors"))
+    shutil.copy(own_file, path)
+    assert weights_digest(load_checkpoint(path)) == weights_digest(load_checkpoint(own_file))
 
 
 def test_a_missing_file_and_a_folder_are_named(tmp_path):

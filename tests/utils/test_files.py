@@ -193,6 +193,13 @@ def test_a_figure_of_photographs_stays_small(tmp_path: Path):
     assert (tmp_path / "photographs.png").stat().st_size <= 300_000
 
 
+def test_a_figure_may_name_a_path_that_is_not_utf8(tmp_path):
+    figure = Figure(figsize=(2, 1))
+    figure.suptitle("n\udce4me.safetensors")
+    save_figure(figure, tmp_path / "figure.png")
+    assert (tmp_path / "figure.png").stat().st_size > 0
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 def test_a_device_is_not_replaced_by_a_file(tmp_path: Path):
     pipe = tmp_path / "pipe.csv"
