@@ -3,6 +3,7 @@
 import io
 import json
 import time
+import warnings
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from training.config import TrainingConfig
 from training.log import CURVES_FILE, LOG_FILE
 from utils.errors import InputError, OutputError
 from utils.files import write_bytes, write_json
-from utils.reading import check_archive, read_text
+from utils.reading import cannot_read, check_archive, check_file, read_text
 
 STATE_FILE = "state.pt"
 CONFIG_FILE = "config.json"
@@ -114,17 +115,25 @@ class Run:
 
 
 def _read_state(path: Path) -> dict[str, Any]:
+    advice = "choose another --output_folder and start again"
+    foreign = OutputError(f"{path}: damaged, or not the state of a run of this project; {advice}")
     try:
+        check_file(path)
         check_archive(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # the unpickler raises many kinds of error on a damaged file
-        raise OutputError(
-            f"{path}: damaged ({_first_line(error)}); choose another --output_folder and start again"
-        ) from error
+    except InputError as error:
+        raise OutputError(f"{error}, or {advice}") from error
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            state = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise OutputError(f"{cannot_read(path, error)}, or {advice}") from error
+    except Exception as error:  # the unpickler raises many kinds of error, and gives long advice
+        raise foreign from error
     counters = (*COUNTERS, "seconds")
     whole = isinstance(state, dict) and state.keys() >= {*MODULES, *counters}
     if not whole or not all(isinstance(state[name], int | float) for name in counters):
-        raise OutputError(f"{path}: not the state of a run; choose another --output_folder and start again")
+        raise foreign
     return state
 
 

@@ -3,6 +3,7 @@ import itertools
 import json
 import math
 import os
+import pickle
 import shutil
 import signal
 import subprocess
@@ -10,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
@@ -230,6 +232,27 @@ def state_cut_short(folder: Path) -> None:
     (folder / "state.pt").write_bytes((folder / "state.pt").read_bytes()[:1000])
 
 
+FOREIGN_STATE = "state.pt: damaged, or not the state of a run of this project; choose another --output_folder"
+
+
+def state_of_something_else(folder: Path) -> None:
+    with (folder / "state.pt").open("wb") as file:
+        pickle.dump(Fraction(1, 3), file)
+
+
+def state_with_a_foreign_object(folder: Path) -> None:
+    torch.save({"model": Fraction(1, 3)}, folder / "state.pt")
+
+
+def state_that_is_text(folder: Path) -> None:
+    (folder / "state.pt").write_text("epoch 3")
+
+
+def folder_for_the_state(folder: Path) -> None:
+    (folder / "state.pt").unlink()
+    (folder / "state.pt").mkdir()
+
+
 def state_with_a_changed_byte(folder: Path) -> None:
     content = bytearray((folder / "state.pt").read_bytes())
     content[len(content) // 2] ^= 1
@@ -257,7 +280,14 @@ def folder_for_the_log(folder: Path) -> None:
         (state_without_keys, ("state.pt", "not the state of a run")),
         (state_of_a_wrong_kind, ("state.pt", "does not fit the run")),
         (state_of_another_network, ("state.pt", "does not fit the run")),
-        (state_cut_short, ("state.pt", "damaged")),
+        (state_cut_short, (FOREIGN_STATE,)),
+        (state_of_something_else, (FOREIGN_STATE,)),
+        (
+            state_with_a_foreign_object,
+            (FOREIGN_STATE,),
+        ),
+        (state_that_is_text, (FOREIGN_STATE,)),
+        (folder_for_the_state, ("state.pt", "is not a file")),
         (state_with_a_changed_byte, ("state.pt", "does not match its checksum")),
         (log_of_something_else, ("log.csv", "not the log of a run")),
         (folder_for_the_log, ("log.csv", "not the log of a run")),
