@@ -78,7 +78,8 @@ def list_clips(root: str | Path, split: str = "all") -> ClipList:
         checked yet.
 
     Raises:
-        InputError: If the folder is missing or has none of the clips, or a list of the split has no id or one twice.
+        InputError: If the folder is missing or has none of the clips, or a list has no id or one twice. The list of
+            the other split is only read if the split has no list of its own.
     """
     root = Path(root)
     if split not in SPLITS:
@@ -103,7 +104,10 @@ def list_clips(root: str | Path, split: str = "all") -> ClipList:
 def _split_ids(root: Path, split: str) -> dict[str, str]:
     """The ids of a split in order, and whether each is easy or hard."""
     lists = {name: root / "splits" / f"{name}_video_IDs.txt" for name in ("easy", "hard")}
-    listed = {name: _read_ids(path) for name, path in lists.items() if path.is_file()}
+    there_are = [name for name, path in lists.items() if path.is_file()]
+    # The list of the other split only matters if this split is what that list leaves out.
+    needed = [split] if split in there_are else there_are
+    listed = {name: _read_ids(lists[name], split if split not in (name, "all") else None) for name in needed}
     folders = (("videos", ".mp4"), ("bboxes", ".npy"), ("landmarks", ".npy"))
     there = sorted({path.stem for name, suffix in folders for path in (root / name).glob(f"*{suffix}")})
     if "easy" not in listed:
@@ -121,10 +125,14 @@ def _split_ids(root: Path, split: str) -> dict[str, str]:
     return chosen
 
 
-def _read_ids(path: Path) -> list[str]:
+def _read_ids(path: Path, complement: str | None = None) -> list[str]:
+    """The ids of a list; `complement` is the wanted split if its clips are those that the list leaves out."""
     ids = [line for _, line in read_lines(path)]
     if not ids:
-        raise InputError(f"{path}: lists no clip; the file is empty, get it again or remove it")
+        why = (
+            f", and without a list of its own the split {complement} is what this list leaves out" if complement else ""
+        )
+        raise InputError(f"{path}: lists no clip{why}; the file is empty, get it again or remove it")
     if len(set(ids)) < len(ids):
         twice = next(video_id for video_id in ids if ids.count(video_id) > 1)
         raise InputError(f"{path}: {twice} is in the list twice; remove one of its lines")

@@ -95,6 +95,22 @@ def test_a_list_that_cannot_be_used_is_an_error(split: str, ids: list[str], mess
         list_clips(tmp_path, split)
 
 
+@pytest.mark.parametrize(("split", "other"), [("easy", "hard"), ("hard", "easy")])
+def test_an_empty_list_of_the_other_split_does_not_matter(split: str, other: str, tmp_path: Path):
+    write_split(make_pair(tmp_path), split, ["a", "b"])
+    write_split(tmp_path, other, [])
+    assert [clip.video_id for clip in list_clips(tmp_path, split).clips] == ["a", "b"]
+    with pytest.raises(InputError, match=rf"{other}_video_IDs\.txt: lists no clip; the file is empty"):
+        list_clips(tmp_path, "all")
+
+
+@pytest.mark.parametrize(("split", "other"), [("easy", "hard"), ("hard", "easy")])
+def test_an_empty_list_is_an_error_if_the_split_is_what_it_leaves_out(split: str, other: str, tmp_path: Path):
+    write_split(make_pair(tmp_path), other, [])
+    with pytest.raises(InputError, match=rf"{other}_video_IDs.*: lists no clip, and .* the split {split} is what"):
+        list_clips(tmp_path, split)
+
+
 def test_a_clip_in_both_lists_is_an_error(tmp_path: Path):
     make_pair(tmp_path)
     write_split(tmp_path, "easy", ["a", "b"])
