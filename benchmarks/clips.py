@@ -44,14 +44,14 @@ def few_clips(dataset: Path, folder: Path) -> Path:
 
 
 def make_clip(video: Path, path: Path, size: tuple[int, int], copies: int = 1, frames: int | None = None) -> Path:
-    """Write a video in another size, several times side by side, or its first frames only.
+    """Write a video in another size, several times side by side, or of another length.
 
     Args:
-        video: to be read.
+        video: to be read; all its frames are held in memory.
         path: to be written.
         size: width, height in pixels.
         copies: how often the picture is in a frame, on a grid.
-        frames: how many are kept; None for all.
+        frames: number of frames, played forwards and backwards in turn; None for the video's own.
     """
     import cv2
     import numpy as np
@@ -63,14 +63,16 @@ def make_clip(video: Path, path: Path, size: tuple[int, int], copies: int = 1, f
     rows = -(-copies // columns)
     width, height = size[0] // columns, size[1] // rows
     source = open_source(str(video))
+    canvases = []
+    for frame in read_frames(source):
+        small = cv2.resize(frame, (width, height), interpolation=cv2.INTER_CUBIC)
+        canvas = np.zeros((size[1], size[0], 3), np.uint8)
+        for copy in range(copies):
+            y, x = height * (copy // columns), width * (copy % columns)
+            canvas[y : y + height, x : x + width] = small
+        canvases.append(canvas)
     with VideoWriter(path, source.rate) as writer:
-        for number, frame in enumerate(read_frames(source)):
-            if number == frames:
-                break
-            small = cv2.resize(frame, (width, height), interpolation=cv2.INTER_CUBIC)
-            canvas = np.zeros((size[1], size[0], 3), np.uint8)
-            for copy in range(copies):
-                y, x = height * (copy // columns), width * (copy % columns)
-                canvas[y : y + height, x : x + width] = small
-            writer.write(canvas)
+        there_and_back = canvases + canvases[-2:0:-1]
+        for number in range(len(canvases) if frames is None else frames):
+            writer.write(there_and_back[number % len(there_and_back)])
     return path

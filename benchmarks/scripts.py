@@ -41,7 +41,11 @@ from utils.errors import InputError, OptionError
 
 ROOT = Path(__file__).resolve().parents[1]
 HERE, BEFORE = "this", "before"
-SMALL_FRAMES = 20
+FRAMES, FEW_FRAMES = 400, 40
+"""Frames of the demo's clip and of its small part."""
+
+ENVIRONMENT = dict(os.environ)
+"""That of the user: this script's own changes to it must not reach the scripts that it measures."""
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -120,8 +124,8 @@ def video(args: argparse.Namespace, folder: Path) -> Workload:
 def demo(args: argparse.Namespace, folder: Path) -> Workload:
     """The demo on a video."""
     source = args.video or SAMPLE / "videos" / "hopper_easy.mp4"
-    whole = make_clip(source, folder / "whole.mp4", SIZE, args.demo_faces)
-    part = make_clip(source, folder / "part.mp4", SIZE, args.demo_faces, SMALL_FRAMES)
+    whole = make_clip(source, folder / "whole.mp4", SIZE, args.demo_faces, FRAMES)
+    part = make_clip(source, folder / "part.mp4", SIZE, args.demo_faces, FEW_FRAMES)
     script = ["demo.py", "--device", "cpu", "--landmarks", "{out}/landmarks.csv"]
     return Workload([*script, str(whole)], [*script, str(part)], frames_of_demo)
 
@@ -183,7 +187,7 @@ def measure(workload: Workload, root: Path, checkout: str, args: argparse.Namesp
 def start(workload: Workload, words: list[str], root: Path, args: argparse.Namespace) -> Run:
     """Run a script in a checkout."""
     weights = ["--landmark_model_weights", str(args.landmark_model_weights)] if args.landmark_model_weights else []
-    environment = dict(os.environ) | ({"OMP_NUM_THREADS": str(args.threads)} if args.threads else {})
+    environment = ENVIRONMENT | ({"OMP_NUM_THREADS": str(args.threads)} if args.threads else {})
     with tempfile.TemporaryDirectory() as folder, (Path(folder) / "log").open("w+", encoding="utf-8") as log:
         command = [sys.executable, *(word.replace("{out}", folder) for word in words), *weights]
         started = time.perf_counter()

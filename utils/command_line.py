@@ -132,6 +132,9 @@ def run(command: Callable[[], int | None]) -> int:
     output, messages = _Output(sys.stdout, 1), _Output(sys.stderr, 2)
     sys.stdout, sys.stderr = cast(TextIO, output), cast(TextIO, messages)
     status = 0
+    # Read when torch is loaded. Threads of OpenMP that wait by spinning keep a busy core from the thread they wait for;
+    # with one of two cores busy, a frame of the demo took 15 to 150 ms instead of 12.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         refuse_empty_values(sys.argv[1:])
         status = command() or 0

@@ -16,6 +16,7 @@ from inference.cuda_graphs import GraphedNetwork
 from inference.network import Network
 from solvers import FixedPointConfig
 from utils.errors import InputError
+from utils.sources import open_source, read_frames
 
 ROOT = Path(__file__).parents[2]
 BENCHMARKS = [path for path in sorted((ROOT / "benchmarks").glob("*.py")) if "__main__" in path.read_text()]
@@ -164,3 +165,14 @@ def test_a_clip_of_copies_has_its_size_and_as_many_pictures(tmp_path):
     # Up to what the encoder loses.
     assert np.abs(quarters[0] - quarters[1]).mean() < 8 and np.abs(quarters[0] - quarters[2]).mean() < 8
     assert quarters[3].mean() < 8
+
+
+def test_a_clip_of_more_frames_goes_forwards_and_backwards(tmp_path):
+    sample = ROOT / "datasets" / "sample" / "videos" / "hopper_easy.mp4"
+    own = sum(1 for _ in read_frames(open_source(str(sample))))
+    path = make_clip(sample, tmp_path / "a.mp4", (120, 80), frames=own + 4)
+    frames = [frame.astype(int) for frame in read_frames(open_source(str(path)))]
+    assert len(frames) == own + 4
+    # Up to what the encoder loses.
+    assert all(np.abs(frames[own - 1 + step] - frames[own - 1 - step]).mean() < 8 for step in (1, 2, 3, 4))
+    assert np.abs(frames[0] - frames[-1]).mean() > 16

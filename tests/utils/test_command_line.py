@@ -1,4 +1,5 @@
 import argparse
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -196,6 +197,14 @@ def test_the_command_line_needs_neither_torch_nor_numpy():
         "import sys, utils.command_line, utils.errors, utils.files; print({'torch', 'numpy', 'cv2'} & set(sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT).stdout == "set()\n"
+
+
+@pytest.mark.parametrize(("given", "expected"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")])
+def test_a_script_lets_the_threads_of_torch_sleep_unless_the_user_says_otherwise(given, expected):
+    script = "import os, sys; from utils.command_line import run; run(lambda: print(os.environ['OMP_WAIT_POLICY']))"
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"} | given
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT, env=environment)
+    assert ended.stdout == f"{expected}\n"
 
 
 def test_the_mark_of_argparse_is_no_value(monkeypatch, capsys):
