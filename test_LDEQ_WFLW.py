@@ -47,7 +47,7 @@ def parse_arguments() -> FaceSettings:
         help="folder of WFLW, pre-cropped or raw (default: the sample)",
     )
     data.add_argument(
-        "--raw_box", choices=RAW_BOXES, default="landmarks", help="box of raw faces for their crop (default: landmarks)"
+        "--raw_box", choices=RAW_BOXES, help="box of raw faces for their crop, raw WFLW only (default: landmarks)"
     )
     data.add_argument("--workers", type=worker_count, default=2, help="processes that read faces (default: 2)")
     network = parser.add_argument_group("network and solver")

@@ -43,7 +43,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = script_parser(__doc__)
     add_weights_option(parser)
     parser.add_argument("--dataset_path", type=given_path, default=SAMPLE, help="WFLW (default: the sample)")
-    parser.add_argument("--raw_box", choices=RAW_BOXES, default="landmarks", help="box of raw faces for their crop")
+    parser.add_argument("--raw_box", choices=RAW_BOXES, help="box of raw faces for their crop (landmarks)")
     parser.add_argument("--solver", choices=SOLVERS, help="solver to use instead of the checkpoint's")
     parser.add_argument("--batch_size", type=positive_integer, default=32, help="(%(default)s)")
     parser.add_argument("--faces", type=positive_integer, default=96, help="most faces to solve (%(default)s)")

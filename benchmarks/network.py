@@ -47,7 +47,7 @@ def parse_arguments() -> argparse.Namespace:
     add_weights_option(parser)
     parser.add_argument("--preset", choices=PRESETS, help="random weights of this size, and the first table only")
     parser.add_argument("--dataset_path", type=given_path, default=SAMPLE, help="WFLW (default: the sample)")
-    parser.add_argument("--raw_box", choices=RAW_BOXES, default="landmarks", help="box of raw faces for their crop")
+    parser.add_argument("--raw_box", choices=RAW_BOXES, help="box of raw faces for their crop (landmarks)")
     parser.add_argument("--batch_size", type=positive_integer, default=32, help="for the second table (%(default)s)")
     add_machine_options(parser)
     add_engine_options(parser)

@@ -26,7 +26,7 @@ from torch.utils.data import Dataset
 
 from datasets.images import read_image
 from utils.crops import check_crop, crop_box
-from utils.errors import InputError
+from utils.errors import InputError, OptionError
 from utils.geometry import FARTHEST, box_to_crop, check_face_in_picture, landmark_box, transform_points
 from utils.images import resize_image, to_network_input
 from utils.metrics import OUTER_EYE_CORNERS
@@ -40,6 +40,7 @@ ATTRIBUTES = ("largepose", "expression", "illumination", "makeup", "occlusion", 
 SPLITS = ("test", *(f"test_{attribute}" for attribute in ATTRIBUTES))
 """The test split and its six subsets, in the order in which results are reported."""
 RAW_BOXES = ("landmarks", "rectangle")
+DEFAULT_BOX = "landmarks"
 
 Layout = Literal["precropped", "raw"]
 
@@ -211,7 +212,7 @@ def find_layout(root: str | Path) -> Layout:
     return "precropped" if precropped else "raw"
 
 
-def read_faces(root: str | Path, split: str, raw_box: str = "landmarks") -> list[Face]:
+def read_faces(root: str | Path, split: str, raw_box: str | None = None) -> list[Face]:
     """Read one list of faces of either layout; the images are not read, only checked to exist.
 
     A face that is in the list more than once counts as often, with a warning on stderr: the same line in the raw
@@ -221,19 +222,24 @@ def read_faces(root: str | Path, split: str, raw_box: str = "landmarks") -> list
         root: Folder of the dataset.
         split: Name of the list: `<split>.txt` and its folder in the pre-cropped layout,
             `list_98pt_rect_attr_<split>.txt` in the raw layout.
-        raw_box: Box for the crop of a raw face: "landmarks", the tight box around the true landmarks, or "rectangle",
-            the detection rectangle. Without effect in the pre-cropped layout.
+        raw_box: Box for the crop of a raw face: "landmarks" or None, the tight box around the true landmarks, or
+            "rectangle", the detection rectangle. The pre-cropped layout has no boxes: leave it None there.
 
     Returns:
         The faces in the order of the list.
 
     Raises:
         InputError: If the folder, the list or images are missing, the list is empty, or a line has another format.
+        OptionError: If a box is given for the pre-cropped layout.
     """
     root = Path(root)
-    if raw_box not in RAW_BOXES:
+    if raw_box not in (None, *RAW_BOXES):
         raise InputError(f"unknown raw_box {raw_box!r}; choose one of {', '.join(RAW_BOXES)}")
     if find_layout(root) == "precropped":
+        if raw_box is not None:
+            raise OptionError(
+                f"raw_box {raw_box}: the faces of {root} are already cropped; leave the option out, or give raw WFLW"
+            )
         list_path, image_folder = root / f"{split}.txt", root / split
         lines = list(_read_lines(list_path))
         faces = [_parse_precropped(fields, image_folder, where) for where, fields in lines]
@@ -242,7 +248,7 @@ def read_faces(root: str | Path, split: str, raw_box: str = "landmarks") -> list
         list_path = root / "WFLW_annotations" / "list_98pt_rect_attr_train_test" / f"list_98pt_rect_attr_{split}.txt"
         image_folder = root / "WFLW_images"
         lines = list(_read_lines(list_path))
-        faces = [_parse_raw(fields, image_folder, raw_box, where) for where, fields in lines]
+        faces = [_parse_raw(fields, image_folder, raw_box or DEFAULT_BOX, where) for where, fields in lines]
         keys = [tuple(fields) for _, fields in lines]
     if not faces:
         raise InputError(f"{list_path}: lists no face; the file is empty, get it again")
@@ -269,7 +275,7 @@ def _warn_of_repeated(list_path: Path, keys: Sequence[tuple[str, ...]]) -> None:
     )
 
 
-def load_wflw_test(root: str | Path, raw_box: str = "landmarks") -> WFLWTest:
+def load_wflw_test(root: str | Path, raw_box: str | None = None) -> WFLWTest:
     """Read the test split and its six subsets.
 
     In the raw layout the attributes of the faces of `test` give the subsets. In the pre-cropped layout each subset has
@@ -284,7 +290,7 @@ def load_wflw_test(root: str | Path, raw_box: str = "landmarks") -> WFLWTest:
         The unique faces and the subsets.
 
     Raises:
-        InputError: As `read_faces`, for any of the seven splits.
+        UserError: As `read_faces`, for any of the seven splits.
     """
     layout = find_layout(root)
     if layout == "precropped":
@@ -294,7 +300,7 @@ def load_wflw_test(root: str | Path, raw_box: str = "landmarks") -> WFLWTest:
     subsets = {"test": np.arange(len(faces))}
     for split, attribute in zip(SPLITS[1:], ATTRIBUTES, strict=True):
         subsets[split] = np.flatnonzero([attribute in face.attributes for face in faces])
-    return WFLWTest(layout, faces, subsets, raw_box)
+    return WFLWTest(layout, faces, subsets, raw_box or DEFAULT_BOX)
 
 
 def _merge_splits(splits: Mapping[str, Sequence[Face]]) -> tuple[tuple[Face, ...], dict[str, np.ndarray]]:

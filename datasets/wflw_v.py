@@ -129,9 +129,7 @@ def _read_ids(path: Path, complement: str | None = None) -> list[str]:
     """The ids of a list; `complement` is the wanted split if its clips are those that the list leaves out."""
     ids = [line for _, line in read_lines(path)]
     if not ids:
-        why = (
-            f", and without a list of its own the split {complement} is what this list leaves out" if complement else ""
-        )
+        why = f", and the split {complement} is what this list leaves out" if complement else ""
         raise InputError(f"{path}: lists no clip{why}; the file is empty, get it again or remove it")
     if len(set(ids)) < len(ids):
         twice = next(video_id for video_id in ids if ids.count(video_id) > 1)

@@ -18,7 +18,7 @@ class FaceSettings:
     Attributes:
         landmark_model_weights: Checkpoint.
         dataset_path: Folder of WFLW.
-        raw_box: One of `RAW_BOXES`, see `datasets.wflw.read_faces`.
+        raw_box: One of `RAW_BOXES`, or None, see `datasets.wflw.read_faces`.
         workers: Processes that read faces.
         batch_size: Faces that are solved together.
         device: See `inference.network.resolve_device`.
@@ -36,7 +36,7 @@ class FaceSettings:
 
     landmark_model_weights: Path
     dataset_path: Path
-    raw_box: str
+    raw_box: str | None
     workers: int
     batch_size: int
     device: str

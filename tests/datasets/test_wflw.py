@@ -22,7 +22,7 @@ from datasets.wflw import (
     pad_to_landmarks,
     read_faces,
 )
-from utils.errors import InputError
+from utils.errors import InputError, OptionError
 from utils.geometry import box_to_crop, landmark_box, transform_points
 from utils.images import IMAGENET_MEAN, IMAGENET_STD, resize_image, to_network_input
 
@@ -109,6 +109,18 @@ def test_raw_box_chooses_what_the_face_is_cropped_from(raw_wflw):
 def test_unknown_raw_box_is_named(raw_wflw):
     with pytest.raises(InputError, match=r"'detector'; choose one of landmarks, rectangle"):
         load_wflw_test(raw_wflw, raw_box="detector")
+
+
+@pytest.mark.parametrize("box", ["landmarks", "rectangle"])
+def test_a_box_is_refused_for_precropped_faces(precropped_wflw, box):
+    with pytest.raises(OptionError, match=f"raw_box {box}: the faces of .*precropped are already cropped; leave"):
+        load_wflw_test(precropped_wflw, raw_box=box)
+
+
+def test_raw_faces_are_cropped_by_their_landmarks_by_default(raw_wflw):
+    face = read_faces(raw_wflw, "test")[0]
+    assert np.array_equal(face.box, landmark_box(face.landmarks))
+    assert load_wflw_test(raw_wflw).raw_box == "landmarks"
 
 
 def test_raw_list_of_any_name_is_read(raw_wflw):

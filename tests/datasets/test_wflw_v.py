@@ -107,7 +107,7 @@ def test_an_empty_list_of_the_other_split_does_not_matter(split: str, other: str
 @pytest.mark.parametrize(("split", "other"), [("easy", "hard"), ("hard", "easy")])
 def test_an_empty_list_is_an_error_if_the_split_is_what_it_leaves_out(split: str, other: str, tmp_path: Path):
     write_split(make_pair(tmp_path), other, [])
-    with pytest.raises(InputError, match=rf"{other}_video_IDs.*: lists no clip, and .* the split {split} is what"):
+    with pytest.raises(InputError, match=rf"{other}_video_IDs.*: lists no clip, and the split {split} is what"):
         list_clips(tmp_path, split)
 
 

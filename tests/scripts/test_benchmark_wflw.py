@@ -196,6 +196,11 @@ def test_the_raw_layout_reports_its_box_and_says_so_of_an_empty_subset(raw_wflw,
     assert "- test_makeup ------------\nno faces in this subset\n" in capsys.readouterr().out
 
 
+def test_a_box_for_precropped_faces_is_one_clear_error(precropped_wflw, benchmark, capsys):
+    assert benchmark(precropped_wflw, "--raw_box", "landmarks") == 2
+    assert re.fullmatch(r"error: raw_box landmarks: the faces of .* are already cropped; .*\n", capsys.readouterr().err)
+
+
 def test_flip_scores_the_mean_with_the_mirrored_faces(benchmark, precropped_wflw, network, tmp_path):
     assert benchmark(precropped_wflw, "--flip", "--batch_size", 4) == 0
     crops = WFLWCrops(read_faces(precropped_wflw, "test"), 64)
