@@ -160,9 +160,32 @@ def read_frames(source: Source) -> Iterator[np.ndarray]:
     if count == 0:
         name = source.paths[0] if source.paths else f"webcam {source.webcam}"
         raise InputError(f"{name}: no frame can be decoded; it is damaged or has another format")
-    # Containers without an index compute their length from duration and rate, which is slightly off.
-    if source.frames is not None and count < 0.97 * source.frames - 1:
+    if source.frames is not None and _falls_short(count, source.frames) and not _reaches_its_end(source, count):
         print_warning(f"{source.paths[0]}: ends after {count} of {source.frames} frames; it is truncated or damaged")
+
+
+def _falls_short(count: float, expected: int) -> bool:
+    # Containers without an index compute their length from duration and rate, which is slightly off.
+    return count < 0.97 * expected - 1
+
+
+def _reaches_its_end(source: Source, count: int) -> bool:
+    """Whether the file is whole although fewer frames were decoded than it names.
+
+    A header may give only a duration and the usual rate, which a video of variable rate falls below. A whole file has
+    packets up to the end of that duration, and all of those with pictures can be decoded.
+    """
+    packets, end = 0, 0.0
+    try:
+        with av.open(str(source.paths[0]), metadata_errors="ignore") as container:
+            video = container.streams.video[0]
+            for packet in container.demux():
+                packets += packet.stream == video and packet.size > 0
+                if packet.pts is not None and packet.time_base is not None:
+                    end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+    except (av.error.FFmpegError, IndexError):
+        return False
+    return not _falls_short(count, packets) and not _falls_short(end * source.rate, source.frames or 0)
 
 
 def open_video(path: Path) -> cv2.VideoCapture:

@@ -2,6 +2,7 @@ import os
 import socket
 import struct
 import zlib
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -61,6 +62,54 @@ def write_video(path: Path, frames: list[np.ndarray], **options: str) -> None:
         for frame in frames:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="bgr24")))
         container.mux(stream.encode())
+
+
+def write_video_at(path: Path, times: np.ndarray, **options: str) -> None:
+    """Write noise, a frame at each of the times in seconds."""
+    generator = np.random.default_rng(0)
+    with av.open(str(path), "w", options=options) as container:
+        stream = container.add_stream("mpeg4", rate=30)
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for time in times:
+            frame = av.VideoFrame.from_ndarray(generator.integers(0, 256, (48, 64, 3), dtype=np.uint8), format="bgr24")
+            frame.pts, frame.time_base = round(1000 * time), Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+UNEVEN_TIMES = np.concatenate([np.arange(30) / 30, 1 + np.arange(10) / 10, [2.5, 6.0]])
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "mp4", "avi"])
+def test_a_whole_video_of_variable_rate_is_read_without_a_warning(suffix, tmp_path, capsys):
+    path = tmp_path / f"uneven.{suffix}"
+    write_video_at(path, UNEVEN_TIMES)
+    assert len(list(read_frames(open_source(str(path))))) == len(UNEVEN_TIMES)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("times", [np.arange(60) / 30, UNEVEN_TIMES], ids=["even", "uneven"])
+@pytest.mark.parametrize("suffix", ["mkv", "mp4"])
+def test_a_truncated_video_ends_with_a_warning(suffix, times, tmp_path, capsys):
+    path = tmp_path / f"short.{suffix}"
+    # An MP4 file that is cut is only readable with its index at the start.
+    write_video_at(path, times, **({"movflags": "faststart"} if suffix == "mp4" else {}))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+    frames = list(read_frames(open_source(str(path))))
+    assert 0 < len(frames) < len(times)
+    assert f"warning: {path}: ends after {len(frames)} of " in capsys.readouterr().err
+
+
+def test_frames_that_cannot_be_decoded_are_a_reason_for_a_warning(tmp_path, capsys):
+    path = tmp_path / "holes.mp4"
+    write_video_at(path, np.arange(60) / 30)
+    content = bytearray(path.read_bytes())
+    content[1000 : len(content) // 2] = bytes(len(content) // 2 - 1000)
+    path.write_bytes(content)
+    frames = list(read_frames(open_source(str(path))))
+    assert len(frames) < 50
+    assert f"warning: {path}: ends after {len(frames)} of 60 frames" in capsys.readouterr().err
 
 
 def test_an_interlaced_video_is_read_or_refused_by_name(tmp_path: Path):
