@@ -82,7 +82,7 @@ def landmark_group(name: str) -> LandmarkGroup:
         KeyError: If there is no group of this name; the message lists the names.
     """
     groups = LANDMARK_GROUPS | JOINED_GROUPS
-    if name not in groups:
+    if not isinstance(name, str) or name not in groups:  # an array, for example, cannot be looked up
         raise KeyError(f"no group of landmarks is called {name!r}; the groups are {', '.join(groups)}")
     return groups[name]
 
