@@ -75,6 +75,41 @@ class FaceDetector(Protocol):
         ...
 
 
+def detect_faces(detector: FaceDetector, frame: np.ndarray) -> np.ndarray:
+    """Run a detector, which may be the user's own, and check what it returns.
+
+    Args:
+        detector: finds the faces.
+        frame: (H, W, 3) uint8 BGR.
+
+    Returns:
+        (N, 5) float64 as `FaceDetector.detect`; an empty list or array means no faces.
+
+    Raises:
+        OptionError: If the detector returns something else, or a number that is not finite; the message names it.
+    """
+    found = detector.detect(frame)
+    name = f"detect of the detector {type(detector).__name__}"
+    expected = "must return numbers of shape (N, 5), x1 y1 x2 y2 score, a row for each face"
+    try:
+        boxes = np.asarray(found, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise OptionError(f"{name} {expected}, not {_describe(found)}") from error
+    if boxes.ndim and not boxes.size:
+        return boxes.reshape(0, 5)
+    if boxes.ndim != 2 or boxes.shape[1] != 5:
+        raise OptionError(f"{name} {expected}, not {_describe(found)}")
+    if not np.isfinite(boxes).all():
+        raise OptionError(f"{name} returned {boxes[~np.isfinite(boxes).all(axis=1)][0].tolist()}, which is not finite")
+    return boxes
+
+
+def _describe(found: object) -> str:
+    shape = getattr(found, "shape", None)
+    dtype = getattr(found, "dtype", None)
+    return type(found).__name__ if shape is None else f"{dtype} of shape {tuple(shape)}"
+
+
 class CenterFaceDetector:
     """CenterFace; see `FaceDetector`. The picture decides the size of its input, see `detection_sides`.
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike
 
-from inference.detector import CenterFaceDetector, FaceDetector
+from inference.detector import CenterFaceDetector, FaceDetector, detect_faces
 from inference.engines import Engine, EngineName, Precision
-from inference.landmark_tracker import TRACKING, BoxTracker, TrackingConfig
+from inference.landmark_tracker import TRACKING, BoxTracker, TrackingConfig, check_numbered
 from inference.results import UNSURE, Face
 from models.ldeq import LDEQ
 from utils.errors import OptionError
@@ -130,7 +130,8 @@ class FaceTracker:
 
         Raises:
             ValueError: If the frame or a box has another shape, or a box has no area.
-            OptionError: If the detector is missing.
+            OptionError: If the detector is missing or returns no boxes and scores (see `detect_faces`), or the boxes
+                are not a mapping from integers.
         """
         check_picture(frame)
         if boxes is not None:
@@ -151,6 +152,7 @@ class FaceTracker:
         return [replace(face.last, score=face.score) for face in self._faces if face.last is not None]
 
     def _step_in_boxes(self, frame: np.ndarray, boxes: Mapping[int, ArrayLike]) -> list[Face]:
+        check_numbered(boxes)
         found = self.tracker.step(frame, {number: boxes[number] for number in sorted(boxes)})
         for face in self._faces:
             if face.number not in found:
@@ -162,7 +164,7 @@ class FaceTracker:
         if self.detector is None:
             self.detector = CenterFaceDetector()
         bgr = frame if self.colour == "bgr" else np.ascontiguousarray(frame[..., ::-1])
-        found = self.detector.detect(bgr)
+        found = detect_faces(self.detector, bgr)
         boxes, scores = found[:, :4], found[:, 4].tolist()
         pairs = match_boxes([face.box for face in self._faces], boxes, self.rules.overlap)
         for index, face in enumerate(self._faces):

@@ -16,7 +16,7 @@ from models.rwr import VARIANTS, RwRConfig
 from utils.crops import CROP_RULES, CropRule
 from utils.geometry import box_overlap, steady_box
 from utils.images import ColourOrder, check_picture
-from utils.values import check_choice, check_flag, check_instance
+from utils.values import check_choice, check_flag, check_instance, check_value, plain
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +49,17 @@ TRACKING = {
     ),
 }
 """By name: the original's settings for WFLW-V ("original"), and those with the least jitter ("steady")."""
+
+
+def check_numbered(boxes: Mapping[int, ArrayLike]) -> None:
+    """Check that boxes are given by the integer numbers of their faces; the boxes themselves are not checked.
+
+    Raises:
+        OptionError: If they are not.
+    """
+    check_instance("boxes", boxes, Mapping)
+    for number in boxes:
+        check_value("the number of a face among the boxes", plain(number), int)
 
 
 class BoxTracker:
@@ -113,8 +124,10 @@ class BoxTracker:
 
         Raises:
             ValueError: If the frame or a box has another shape, or a box has no area; the states are kept.
+            OptionError: If the boxes are not a mapping from integers.
         """
         check_picture(frame)
+        check_numbered(boxes)
         if not boxes:
             return {}
         numbers = list(boxes)

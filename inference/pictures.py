@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike
 
-from inference.detector import CenterFaceDetector, FaceDetector
+from inference.detector import CenterFaceDetector, FaceDetector, detect_faces
 from inference.engines import Engine
 from inference.face_tracker import FollowingRules
 from inference.jobs import DemoSettings, Job
@@ -56,10 +56,11 @@ def find_faces(
 
     Raises:
         ValueError: If the picture has another shape or dtype.
+        OptionError: If the detector returns no boxes and scores, see `detect_faces`.
     """
     rules = rules or FollowingRules()
     bgr = picture if predictor.colour == "bgr" else np.ascontiguousarray(picture[..., ::-1])
-    found = detector.detect(bgr)
+    found = detect_faces(detector, bgr)
     kept: list[Face] = []
     for face, score in zip(predict_faces(picture, predictor, found[:, :4]), found[:, 4].tolist(), strict=True):
         if rules.is_unsure(face) or any(_overlap(face, other) > rules.overlap for other in kept):

@@ -13,6 +13,7 @@ from inference.results import Face, to_frame
 from inference.streams import Streams
 from models.ldeq import LDEQ
 from utils.crops import CROP_RULES, CropRule, crop_box
+from utils.errors import OptionError
 from utils.images import ColourOrder, check_picture, to_network_input, to_rgb
 from utils.values import check_choice, check_flag, check_instance
 
@@ -80,9 +81,12 @@ def check_boxes(boxes: ArrayLike) -> np.ndarray:
     """The boxes as (N, 4) float64; an empty list means no boxes.
 
     Raises:
-        ValueError: If they have another shape.
+        ValueError: If they have another shape, or are not numbers.
     """
-    boxes = np.asarray(boxes, dtype=np.float64)
+    try:
+        boxes = np.asarray(boxes, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise OptionError(f"boxes must be numbers of shape (N, 4), x1 y1 x2 y2: {error}") from error
     if boxes.size == 0:
         return boxes.reshape(0, 4)
     if boxes.ndim != 2 or boxes.shape[1] != 4:

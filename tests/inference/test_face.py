@@ -23,7 +23,7 @@ def test_a_group_of_landmarks_is_had_by_its_name():
 
 @pytest.mark.parametrize("key", [np.arange(3), [1, 2], 0, slice(2), {}, None], ids=repr)
 def test_what_is_no_name_of_a_group_is_an_error_that_lists_the_names(key):
-    with pytest.raises(KeyError, match="no group of landmarks is called .*; the groups are .*left_eye"):
+    with pytest.raises(KeyError, match=r"no group of landmarks is called .*; the groups are .*left_eye"):
         FACE[key]
 
 

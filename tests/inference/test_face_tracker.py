@@ -7,14 +7,16 @@ import numpy as np
 import pytest
 from small_networks import small_model
 
-from inference.detector import SHIFT, SIZE_RATIO, CenterFaceDetector, to_landmark_boxes
+from inference.detector import SHIFT, SIZE_RATIO, CenterFaceDetector, detect_faces, to_landmark_boxes
 from inference.face_tracker import FaceTracker, FollowingRules, match_boxes
 from inference.landmark_tracker import TrackingConfig
 from inference.results import Face
+from utils.errors import OptionError
 
 ROOT = Path(__file__).parents[2]
 FRAME = cv2.resize(np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8), (160, 120))
 LEFT, RIGHT = np.array([10.0, 20.0, 50.0, 60.0]), np.array([90.0, 30.0, 140.0, 90.0])
+LEFT_WITH_SCORE = [*LEFT.tolist(), 0.9]
 
 
 OPTION_NAMES = {"mode": "mode", "threshold": "threshold", "min_face": "smallest face"}
@@ -174,6 +176,62 @@ def test_the_detector_is_given_blue_first_whatever_order_the_frames_have():
     for colour, frame in (("bgr", FRAME), ("rgb", np.ascontiguousarray(FRAME[..., ::-1]))):
         FaceTracker(small_model(), detector=Recording([LEFT]), colour=colour).step(frame)
     np.testing.assert_array_equal(*seen)
+
+
+class Answering:
+    """A user's own detector that returns one and the same thing."""
+
+    def __init__(self, answer: object):
+        self.answer = answer
+
+    def detect(self, frame: np.ndarray) -> object:
+        return self.answer
+
+
+NONSENSE = [
+    (None, "not NoneType"),
+    ("faces", "not str"),
+    ([["a", "b", "c", "d", "e"]], "not list"),
+    ([[1, 2, 3, 4, 0.9], [1, 2]], "not list"),
+    (np.zeros((2, 4)), r"not float64 of shape \(2, 4\)"),
+    (np.zeros(5), r"not float64 of shape \(5,\)"),
+    (np.array([LEFT_WITH_SCORE, [1, 2, np.nan, 4, 0.9]]), r"returned \[1\.0, 2\.0, nan, 4\.0, 0\.9\], which is not"),
+    (np.array([[1, 2, np.inf, 4, 0.9]]), "which is not finite"),
+]
+
+
+@pytest.mark.parametrize(("answer", "reason"), NONSENSE)
+def test_a_detector_that_returns_no_boxes_and_scores_is_named(answer, reason):
+    with pytest.raises(OptionError, match=f"detect of the detector Answering .*{reason}"):
+        face_tracker(Answering(answer)).step(FRAME)
+    with pytest.raises(OptionError, match=f"detect of the detector Answering .*{reason}"):
+        detect_faces(Answering(answer), FRAME)
+
+
+@pytest.mark.parametrize("answer", [[], np.array([]), np.empty((0, 5)), [LEFT_WITH_SCORE]], ids=str)
+def test_a_detector_may_return_an_empty_array_or_a_list(answer):
+    assert len(face_tracker(Answering(answer)).step(FRAME)) == len(answer)
+    assert detect_faces(Answering(answer), FRAME).shape == (len(answer), 5)
+
+
+@pytest.mark.parametrize(
+    ("boxes", "reason"),
+    [
+        ([LEFT], "boxes must be a Mapping, not"),
+        (LEFT, "boxes must be a Mapping, not"),
+        (5, "boxes must be a Mapping, not 5"),
+        ({"a": LEFT, 0: LEFT}, "the number of a face among the boxes must be an integer, not 'a'"),
+        ({0: "left"}, "boxes must be numbers"),
+        ({0: LEFT, 1: [1, 2]}, "boxes must be numbers"),
+        ({0: [1, 2, 3]}, "boxes must have shape"),
+        ({0: None}, "boxes must have shape"),
+    ],
+)
+def test_boxes_that_are_not_boxes_by_number_are_named(boxes, reason):
+    tracker = FaceTracker(small_model(), TrackingConfig(solve_first_frame=True), detector=ScriptedDetector())
+    with pytest.raises(ValueError, match=reason):
+        tracker.step(FRAME, boxes)
+    assert numbers(tracker.step(FRAME, {np.int64(3): LEFT})) == [3]
 
 
 @pytest.mark.parametrize(
