@@ -9,6 +9,7 @@ image), and one evaluation of the cell.
 
 import copy
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from functools import partial
 from itertools import pairwise
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
 
 FACES_AT_ONCE = 8
 """Most faces in one run of onnxruntime; more leave the processor's cache, which is slower and takes more memory."""
+
+SMALL_IMAGE = 128
+"""Side of the input up to which a network is small: the threads of one operation would wait for each other for longer
+than they work."""
 
 Precision = Literal["fp32", "bf16"]
 
@@ -114,6 +119,8 @@ class OnnxEngine:
 
     Args:
         export: the files.
+        small: whether the threads divide the faces of a batch among them, so that one thread computes a face. Otherwise
+            they divide every operation, as is better for a large network.
 
     Raises:
         OptionError: If onnxruntime is missing.
@@ -122,9 +129,12 @@ class OnnxEngine:
 
     name = "onnxruntime"
 
-    def __init__(self, export: Export):
-        self.backbone = open_part(export.backbone, ("images",), "embedded")
-        self.session = open_part(export.cell, ("z", "embedded"), "f_z")
+    def __init__(self, export: Export, small: bool = True):
+        threads = torch.get_num_threads()
+        within, self.shares = (1, threads) if small else (threads, 1)
+        self.workers = ThreadPoolExecutor(self.shares)
+        self.backbone = open_part(export.backbone, ("images",), "embedded", within)
+        self.session = open_part(export.cell, ("z", "embedded"), "f_z", within)
         self.embedded_shape = tuple(self.backbone.get_outputs()[0].shape[1:])
 
     @property
@@ -138,26 +148,55 @@ class OnnxEngine:
     def embed(self, images: Tensor) -> Tensor:
         """See `Engine`."""
         shape = (len(images), *self.embedded_shape)
-        return run_session(self.backbone, {"images": images}, "embedded", shape)
+        return self._run(self.backbone, {"images": images}, "embedded", shape)
 
     def cell(self, z: Tensor, embedded: Tensor) -> Tensor:
         """See `Engine`."""
-        return run_session(self.session, {"z": z, "embedded": embedded}, "f_z", tuple(z.shape))
+        return self._run(self.session, {"z": z, "embedded": embedded}, "f_z", tuple(z.shape))
+
+    def _run(
+        self, session: "InferenceSession", inputs: dict[str, Tensor], output: str, shape: tuple[int, ...]
+    ) -> Tensor:
+        """One output of a session, float32 on the CPU, in new memory of torch."""
+        inputs = {name: tensor.to(dtype=torch.float32).contiguous() for name, tensor in inputs.items()}
+        result = torch.empty(shape)
+        parts = batch_parts(len(result), self.shares)
+        run = partial(run_part, session, inputs, {output: result})
+        # A thread of its own for a single part would cost a switch and gain nothing.
+        list(map(run, parts) if len(parts) == 1 else self.workers.map(run, parts))
+        return result
 
 
-def open_part(path: Path, inputs: tuple[str, ...], output: str) -> "InferenceSession":
+def batch_parts(count: int, shares: int) -> list[slice]:
+    """Divide a batch of `count` faces evenly into at least `shares` parts of at most `FACES_AT_ONCE` faces."""
+    parts = max(min(count, shares), -(-count // FACES_AT_ONCE))
+    return [slice(part * count // parts, (part + 1) * count // parts) for part in range(parts)]
+
+
+def run_part(session: "InferenceSession", inputs: dict[str, Tensor], outputs: dict[str, Tensor], part: slice) -> None:
+    """Run a session on a part of a batch; all tensors are contiguous float32 on the CPU, by name."""
+    binding = session.io_binding()
+    for bind, tensors in ((binding.bind_input, inputs), (binding.bind_output, outputs)):
+        for name, tensor in tensors.items():
+            rows = tensor[part]
+            bind(name, "cpu", 0, "float32", tuple(rows.shape), rows.data_ptr())
+    session.run_with_iobinding(binding)
+
+
+def open_part(path: Path, inputs: tuple[str, ...], output: str, threads: int) -> "InferenceSession":
     """A session of one file of an export.
 
     Args:
         path: the file.
         inputs: names of its inputs.
         output: an output that it must have.
+        threads: threads of one operation.
 
     Raises:
         OptionError: If onnxruntime is missing.
         CheckpointError: If the file cannot be read, is damaged, or is another one.
     """
-    session = open_session(path)
+    session = open_session(path, threads)
     # Files of earlier versions have no checksum.
     stored = session.get_modelmeta().custom_metadata_map.get(CHECKSUM_KEY, "")
     if stored and file_checksum(path.read_bytes(), stored) != stored:
@@ -170,8 +209,8 @@ def open_part(path: Path, inputs: tuple[str, ...], output: str) -> "InferenceSes
     return session
 
 
-def open_session(path: Path) -> "InferenceSession":
-    """A session of onnxruntime on the CPU.
+def open_session(path: Path, threads: int) -> "InferenceSession":
+    """A session of onnxruntime on the CPU, with so many threads for one operation.
 
     Raises:
         OptionError: If onnxruntime is missing.
@@ -182,7 +221,7 @@ def open_session(path: Path) -> "InferenceSession":
     except ImportError as error:
         raise OptionError(f"the engine onnxruntime is missing ({error}); pip install onnxruntime") from error
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
+    options.intra_op_num_threads = threads
     options.log_severity_level = 3
     # Threads that wait for work by spinning take the cores from the solver, the decoder and the other sessions.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -193,28 +232,6 @@ def open_session(path: Path) -> "InferenceSession":
         raise CheckpointError(
             f"{path}: not a network that onnxruntime reads ({reason}); run export.py again"
         ) from error
-
-
-def run_session(session: "InferenceSession", inputs: dict[str, Tensor], output: str, shape: tuple[int, ...]) -> Tensor:
-    """One output of a session, (B, ...) float32 on the CPU, in new memory of torch.
-
-    Args:
-        session: on the CPU.
-        inputs: inputs by name.
-        output: its name.
-        shape: its shape.
-    """
-    inputs = {name: tensor.to(dtype=torch.float32).contiguous() for name, tensor in inputs.items()}
-    result = torch.empty(shape)
-    for start in range(0, len(result), FACES_AT_ONCE):
-        part = slice(start, start + FACES_AT_ONCE)
-        binding = session.io_binding()
-        for bind, tensors in ((binding.bind_input, inputs), (binding.bind_output, {output: result})):
-            for name, tensor in tensors.items():
-                rows = tensor[part]
-                bind(name, "cpu", 0, "float32", tuple(rows.shape), rows.data_ptr())
-        session.run_with_iobinding(binding)
-    return result
 
 
 def open_engine(model: LDEQ, name: EngineName = "auto", precision: Precision = "fp32") -> Engine:
@@ -247,7 +264,7 @@ def open_engine(model: LDEQ, name: EngineName = "auto", precision: Precision = "
             raise CheckpointError(
                 f"{model.source or 'the network'}: no export beside it; run export.py or use --engine torch"
             )
-        engine = OnnxEngine(export)
+        engine = OnnxEngine(export, small=model.config.image_size <= SMALL_IMAGE)
         if engine.digest != weights_digest(model):
             raise CheckpointError(f"{export.backbone}: exported from other weights than these; run export.py again")
         return engine
