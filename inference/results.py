@@ -137,7 +137,7 @@ class Face:
             "face": self.number,
             "box": _to_json(self.box),
             "score": _to_json(np.array([self.score]))[0],
-            "landmarks": [_to_json(point) for point in points],
+            "landmarks": _to_json(points),
             "evaluations": self.evaluations,
             "residual": self.residual if math.isfinite(self.residual) else None,
         }
@@ -148,8 +148,10 @@ class Face:
         return f"Face(number={self.number}, box=[{box}]{score}, uncertainty={self.uncertainty.mean():.1f} px)"
 
 
-def _to_json(values: np.ndarray) -> list[float | None]:
-    return [value if math.isfinite(value) else None for value in values.round(DECIMALS).tolist()]
+def _to_json(values: np.ndarray) -> list[Any]:
+    """Nested lists of rounded numbers, None for those that are not finite."""
+    rounded, finite = values.round(DECIMALS), np.isfinite(values)
+    return (rounded if finite.all() else np.where(finite, rounded.astype(object), None)).tolist()
 
 
 def to_results(output: LDEQOutput, config: LDEQConfig) -> FrameResults:
