@@ -133,7 +133,6 @@ def main() -> int:
     settings = parse_arguments()
     started = time.monotonic()
     # Imported after the options are read, because torch is slow to load.
-    from evaluation.video_pictures import write_further_results
     from evaluation.wflw_v import evaluate_clips
     from inference.network import resolve_device
     from utils.files import locked_folder
@@ -150,8 +149,12 @@ def main() -> int:
         finally:
             # Printed even if the disk is full.
             print(evaluation.text())
-        if comparison := write_further_results(evaluation):
-            print(f"\n{comparison}\n")
+        if settings.compare or settings.plot or settings.save_video:
+            # Imported only when needed, because matplotlib and SciPy are slow to load and take memory.
+            from evaluation.video_pictures import write_further_results
+
+            if comparison := write_further_results(evaluation):
+                print(f"\n{comparison}\n")
     print(f"Results: {settings.output_folder}")
     print(f"Total time: {format_duration(time.monotonic() - started)}")
     for video_id, reason in evaluation.failed.items():
