@@ -11,11 +11,8 @@ import os
 import re
 import warnings
 from pathlib import Path
-from typing import Any
 
-import safetensors.torch
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
 from torch.serialization import safe_globals
 
@@ -26,6 +23,7 @@ from solvers import AndersonConfig, BroydenConfig, FixedPointConfig, SolverConfi
 from utils.errors import CheckpointError, InputError, OptionError, OutputError
 from utils.files import write_bytes
 from utils.reading import check_archive, check_file
+from utils.safetensors_format import from_bytes, to_bytes
 from utils.values import check_instance, check_value
 
 CONFIG_KEY = "ldeq_config"
@@ -205,17 +203,14 @@ def save_checkpoint(model: LDEQ, path: str | os.PathLike[str], dtype: torch.dtyp
             raise OutputError(f"{path}: not written, because weight {name} has values that are not finite")
     config = json.dumps(model.config.to_dict())
     metadata = {"format": "pt", CONFIG_KEY: config, CHECKSUM_KEY: _checksum(config, weights)}
-    write_bytes(path, _sort_metadata(safetensors.torch.save(weights, metadata)), durable=True)
+    write_bytes(path, to_bytes(weights, metadata), durable=True)
 
 
 def _read_own(path: Path) -> tuple[LDEQConfig, dict[str, Tensor]]:
     try:
-        # The content, because safetensors itself opens no path that is not UTF-8.
-        content = path.read_bytes()
         # Half precision on disk, single precision in use.
-        stored = safetensors.torch.load(content)
-        metadata = _split_header(content)[0].get("__metadata__") or {}
-    except (SafetensorError, OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        stored, metadata = from_bytes(path.read_bytes())
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: truncated or not a safetensors file ({error})") from error
     if CONFIG_KEY not in metadata:
         raise CheckpointError(f"{path}: a safetensors file without {CONFIG_KEY!r} in its metadata is not one of ours")
@@ -230,24 +225,6 @@ def _read_own(path: Path) -> tuple[LDEQConfig, dict[str, Tensor]]:
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: its configuration cannot be read ({error})") from error
     return config, weights
-
-
-def _sort_metadata(content: bytes) -> bytes:
-    """The same safetensors file with its metadata in order; safetensors writes them in random order.
-
-    Equal networks then make equal files. The header is padded with spaces to a multiple of 8 bytes.
-    """
-    header, tensors = _split_header(content)
-    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-    encoded = json.dumps(header, separators=(",", ":")).encode()
-    encoded += b" " * (-len(encoded) % 8)
-    return len(encoded).to_bytes(8, "little") + encoded + tensors
-
-
-def _split_header(content: bytes) -> tuple[dict[str, Any], bytes]:
-    """The header and the tensors of a safetensors file: the header is its length in 8 bytes, then JSON."""
-    start = 8 + int.from_bytes(content[:8], "little")
-    return json.loads(content[8:start]), content[start:]
 
 
 def _checksum(config: str, weights: dict[str, Tensor]) -> str:

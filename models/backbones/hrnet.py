@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from utils.errors import CheckpointError, OptionError
+from utils.safetensors_format import from_bytes
 
 BOTTLENECK_EXPANSION = 4
 COARSEST_STRIDE = 32
@@ -328,8 +328,7 @@ def _read_state_dict(path: Path) -> Mapping[str, Tensor]:
     try:
         content: Any
         if path.suffix == ".safetensors":
-            # Not load_file, which opens no path that is not UTF-8.
-            content = safetensors.torch.load(path.read_bytes())
+            content, _ = from_bytes(path.read_bytes())
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle can raise many kinds of error
