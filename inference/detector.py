@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike
 
 from utils.errors import OptionError
 from utils.geometry import box_overlap
+from utils.images import check_picture
 from utils.values import check_choice, check_number
 
 DetectionMode = Literal["picture", "video"]
@@ -141,7 +142,12 @@ class CenterFaceDetector:
         self.network = CenterFace(backend="opencv")
 
     def detect(self, frame: np.ndarray) -> np.ndarray:
-        """See `FaceDetector`."""
+        """See `FaceDetector`.
+
+        Raises:
+            ValueError: If the frame is refused by `check_picture`.
+        """
+        check_picture(frame)
         longer = max(frame.shape[:2])
         found: list[np.ndarray] = []
         sides = detection_sides(longer, self.mode, self.min_face)

@@ -30,6 +30,7 @@ def resolve_device(name: str) -> torch.device:
     Raises:
         OptionError: If the device is not available.
     """
+    check_instance("device", name, str)
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         name = next(device for device, there in available.items() if there)

@@ -87,7 +87,7 @@ def check_boxes(boxes: ArrayLike) -> np.ndarray:
         boxes = np.asarray(boxes, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise OptionError(f"boxes must be numbers of shape (N, 4), x1 y1 x2 y2: {error}") from error
-    if boxes.size == 0:
+    if boxes.ndim and not len(boxes):
         return boxes.reshape(0, 4)
     if boxes.ndim != 2 or boxes.shape[1] != 4:
         raise ValueError(f"boxes must have shape (N, 4), x1 y1 x2 y2, got {boxes.shape}")

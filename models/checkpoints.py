@@ -134,6 +134,7 @@ def load_checkpoint(path: str | os.PathLike[str], device: str | torch.device = "
         OptionError: If the path is not a path, or the device is not there.
     """
     check_instance("path", path, str | os.PathLike)
+    check_instance("device", device, str | torch.device)
     path = Path(path)
     try:
         check_file(path, "give a checkpoint")

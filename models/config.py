@@ -25,6 +25,9 @@ LARGEST_IMAGE = 8_192
 MOST_EVALUATIONS = 100_000
 LARGEST_BETA = 1e6
 
+LATER_OPTIONS = ("gate", "gate_start")
+"""Options that files of earlier versions lack; they had the defaults."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class LDEQConfig:
@@ -144,12 +147,14 @@ class LDEQConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "LDEQConfig":
-        """Read the result of `to_dict`; missing options get their defaults, so that older files stay readable.
+        """Read the result of `to_dict`; the options in `LATER_OPTIONS` may be missing.
 
         Raises:
-            OptionError: an unknown option, or one out of range; the message names it.
+            OptionError: an unknown or missing option, or one out of range; the message names it.
         """
         values = dict(_options(values, "the network"))
+        if missing := [item.name for item in fields(cls) if item.name not in (*values, *LATER_OPTIONS)]:
+            raise OptionError(f"the network has no option {', '.join(missing)}")
         if "solver" in values:
             values["solver"] = _solver_from(values["solver"], "solver")
         if "gradient" in values:

@@ -41,7 +41,7 @@ class CheckedMap:
         args: tensors (B, ...), further arguments of f.
 
     Raises:
-        ValueError: If z0 or args do not fulfil the conditions of `solvers.solve`.
+        ValueError: If f, z0 or args do not fulfil the conditions of `solvers.solve`.
     """
 
     def __init__(self, f: Map, z0: Tensor, args: Sequence[Tensor]):
@@ -51,6 +51,10 @@ class CheckedMap:
             raise ValueError(f"z0 must be a dense tensor with values, not {z0.layout} on {z0.device}")
         if not z0.is_floating_point() or z0.dim() < 1 or z0.numel() == 0:
             raise ValueError(f"z0 must be a non-empty floating-point batch, not {z0.dtype} of shape {tuple(z0.shape)}")
+        if not callable(f):
+            raise ValueError(f"f must be a function from tensors to a tensor, not {type(f).__name__}")
+        if not isinstance(args, list | tuple):
+            raise ValueError(f"args must be a list or tuple of tensors, not {type(args).__name__}")
         for index, arg in enumerate(args):
             if not isinstance(arg, Tensor) or arg.shape[:1] != z0.shape[:1]:
                 found = f"shape {tuple(arg.shape)}" if isinstance(arg, Tensor) else type(arg).__name__

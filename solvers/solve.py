@@ -213,9 +213,9 @@ def solve(f: Map, z0: Tensor, config: SolverConfig, args: Sequence[Tensor] = ())
         The solution, with z, f_z and trajectory in the memory format of z0.
 
     Raises:
-        ValueError: If config is not that of a solver, z0 is not a dense floating-point batch, args are not tensors with
-            the same number of samples, or f returns another shape, a wider or no floating-point type or another device,
-            or changes an argument in place.
+        ValueError: If config is not that of a solver, f is no function, z0 is not a dense floating-point batch, args
+            are not tensors with the same number of samples, or f returns another shape, a wider or no floating-point
+            type or another device, or changes an argument in place.
     """
     if not isinstance(config, SolverConfig):
         raise ValueError(f"config must be that of a solver, for example AndersonConfig(), not {type(config).__name__}")

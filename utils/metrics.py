@@ -3,8 +3,6 @@
 NME, FR and AUC are those of WFLW (Wu et al., CVPR 2018). NMJ is the measure that Micaelli et al. (CVPR 2023) call NMF.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -253,7 +251,7 @@ def normalised_allan_deviation(predicted: ArrayLike, true: ArrayLike, window: in
     return float(np.sqrt(np.mean(np.sum(changes**2, axis=-1)) / 2))
 
 
-def frame_shake(landmarks: Sequence[np.ndarray]) -> float:
+def frame_shake(landmarks: ArrayLike) -> float:
     """Jitter of landmarks without ground truth.
 
     The root mean square over the landmarks of the second difference |p_t - 2 p_{t-1} + p_{t-2}|, in percent of
@@ -261,8 +259,17 @@ def frame_shake(landmarks: Sequence[np.ndarray]) -> float:
 
     Args:
         landmarks: of three frames, (K, 2) each.
+
+    Returns:
+        NaN if a landmark is not finite.
+
+    Raises:
+        ValueError: On other shapes.
     """
-    first, second, third = landmarks
+    points = _to_numbers("landmarks", landmarks)
+    if points.ndim != 3 or len(points) != 3 or points.shape[1] == 0 or points.shape[2] != 2:
+        raise ValueError(f"landmarks of three frames must have shape (3, K, 2), got {points.shape}")
+    first, second, third = points
     box = landmark_box(third)
     size = np.sqrt(np.prod(box[2:] - box[:2]))
     change = np.linalg.norm(third - 2 * second + first, axis=1)

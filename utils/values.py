@@ -52,9 +52,9 @@ def check_number(
     Raises:
         OptionError: If it is not; the message names the option.
     """
-    if infinite and value == math.inf:
-        return
     if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+        if infinite and isinstance(value, float) and value == math.inf:
+            return
         raise OptionError(f"{name} must be a finite number, not {_show(value)}")
     if value < lowest or (open_below and value == lowest):
         least = f"above {lowest:g}" if open_below else f"at least {lowest:g}"

@@ -76,3 +76,9 @@ def test_small_faces_on_a_large_picture_are_found_in_a_picture_and_where_asked_f
     assert seen(CenterFaceDetector("picture")) == 3
     assert seen(CenterFaceDetector("video", min_face=30)) == 3
     assert len(CenterFaceDetector("picture", min_face=60).detect(picture)) == 0
+
+
+@pytest.mark.parametrize("frame", [None, range(3), np.empty((0, 4)), np.zeros((9, 9), np.uint8)], ids=repr)
+def test_what_is_no_picture_is_refused_by_the_detector(frame):
+    with pytest.raises(ValueError, match="a picture must be an array"):
+        CenterFaceDetector().detect(frame)

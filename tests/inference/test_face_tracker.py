@@ -225,6 +225,7 @@ def test_a_detector_may_return_an_empty_array_or_a_list(answer):
         ({0: LEFT, 1: [1, 2]}, "boxes must be numbers"),
         ({0: [1, 2, 3]}, "boxes must have shape"),
         ({0: None}, "boxes must have shape"),
+        ({0: np.empty((0, 5))}, "boxes must have shape"),
     ],
 )
 def test_boxes_that_are_not_boxes_by_number_are_named(boxes, reason):
@@ -236,7 +237,14 @@ def test_boxes_that_are_not_boxes_by_number_are_named(boxes, reason):
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("detect_every", 0), ("misses", 0), ("overlap", 1.0), ("uncertainty", 0.0), ("smallest", -1.0)],
+    [
+        ("detect_every", 0),
+        ("misses", 0),
+        ("overlap", 1.0),
+        ("uncertainty", 0.0),
+        ("uncertainty", np.ones(2)),
+        ("smallest", -1.0),
+    ],
 )
 def test_a_rule_out_of_range_is_an_error_that_names_it(name, value):
     with pytest.raises(ValueError, match=name):

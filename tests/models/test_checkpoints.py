@@ -613,6 +613,8 @@ def test_a_device_that_is_not_there_is_named(tmp_path, device):
     save_checkpoint(small_model(), path)
     with pytest.raises(OptionError, match=f"device {device} cannot be used"):
         load_checkpoint(path, device)
+    with pytest.raises(OptionError, match="device must be a str or device"):
+        load_checkpoint(path, [device])
 
 
 @pytest.mark.parametrize("dtype", [None, torch.float16, torch.bfloat16])

@@ -7,9 +7,10 @@ import torch
 from small_networks import small_config
 
 from models import LDEQ, LDEQConfig, preset
-from models.config import PRESETS
+from models.config import LATER_OPTIONS, PRESETS
 from models.deq import GradientConfig
 from solvers import AndersonConfig, BroydenConfig, FixedPointConfig
+from utils.errors import OptionError
 
 SOLVERS = [
     FixedPointConfig(max_evals=7, tol=0.01, criterion="absolute"),
@@ -121,8 +122,18 @@ def test_the_written_form_is_left_as_it_is_by_reading():
 
 
 def test_absent_options_have_their_defaults():
-    assert LDEQConfig.from_dict({}) == LDEQConfig()
-    assert LDEQConfig.from_dict({"gradient": {"rule": "ift"}}).gradient == GradientConfig(rule="ift")
+    values = LDEQConfig().to_dict()
+    for name in LATER_OPTIONS:
+        del values[name]
+    assert LDEQConfig.from_dict(values) == LDEQConfig()
+    assert LDEQConfig.from_dict({**values, "gradient": {"rule": "ift"}}).gradient == GradientConfig(rule="ift")
+
+
+def test_a_missing_option_is_refused_by_name():
+    values = LDEQConfig().to_dict()
+    del values["image_size"]
+    with pytest.raises(OptionError, match="no option image_size"):
+        LDEQConfig.from_dict(values)
 
 
 @pytest.mark.parametrize(

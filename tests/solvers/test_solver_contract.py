@@ -634,3 +634,18 @@ def test_a_configuration_that_is_none_is_refused(config):
 def test_a_map_to_a_sparse_tensor_is_refused():
     with pytest.raises(ValueError, match="dense"):
         solve(lambda z: z.to_sparse(), torch.ones(2, 3), FixedPointConfig())
+
+
+@pytest.mark.parametrize(
+    ("f", "args", "reason"),
+    [
+        (None, (), "f must be a function"),
+        ("f", (), "f must be a function"),
+        (torch.sin, None, "args must be a list or tuple"),
+        (torch.sin, 1.0, "args must be a list or tuple"),
+        (torch.sin, torch.zeros(1, 1), "args must be a list or tuple"),
+    ],
+)
+def test_a_map_that_is_none_and_args_that_are_no_list_are_named(f, args, reason):
+    with pytest.raises(ValueError, match=reason):
+        solve(f, torch.zeros(1, 3), FixedPointConfig(), args)

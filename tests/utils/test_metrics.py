@@ -6,6 +6,7 @@ from utils.metrics import (
     area_under_curve,
     error_curve,
     failure_rate,
+    frame_shake,
     nme,
     normalised_allan_deviation,
     video_nme,
@@ -271,3 +272,16 @@ def test_errors_and_thresholds_out_of_range_are_refused():
         failure_rate([0.1], np.inf)
     with pytest.raises(ValueError, match="intervals"):
         error_curve([0.1], step=1e-12)
+
+
+def test_shake_is_zero_at_constant_speed_and_the_second_difference_otherwise():
+    start = square_landmarks(1, 50)[0]
+    assert frame_shake([start, start + 3, start + 6]) == pytest.approx(0, abs=1e-12)
+    # A jump of (3, 4) pixels in the last frame, on a box of 50 x 50 pixels.
+    assert frame_shake([start, start, start + np.array([3, 4])]) == pytest.approx(10)
+
+
+@pytest.mark.parametrize("landmarks", [np.zeros((2, 5, 2)), np.zeros((3, 5, 3)), np.zeros((3, 0, 2)), 5, "abc", None])
+def test_shake_needs_three_frames_of_landmarks(landmarks):
+    with pytest.raises(ValueError, match="landmarks"):
+        frame_shake(landmarks)
