@@ -12,6 +12,7 @@ A clip is never completely in memory: worker processes decode a few frames ahead
 
 import csv
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from utils.errors import ClipError, InputError
 from utils.geometry import FARTHEST
 from utils.metrics import OUTER_EYE_CORNERS
 from utils.reading import open_array, read_lines
-from utils.sources import open_video
+from utils.sources import damage_flags, open_video
 
 SPLITS = ("easy", "hard", "all")
 
@@ -230,8 +231,8 @@ def read_frames(clip: Clip) -> Iterator[np.ndarray]:
     """Decode a clip: its labelled frames one by one, each (H, W, 3) uint8 BGR.
 
     Raises:
-        ClipError: If the video cannot be decoded, or has another number of frames. The last frame is only yielded if no
-            frame follows it.
+        ClipError: If the video cannot be decoded, has a damaged frame (see `utils.sources.damage_flags`) or another
+            number of frames. The last frame is only yielded if no frame follows it.
     """
     name = f"videos/{clip.video_id}.mp4"
     try:
@@ -239,19 +240,23 @@ def read_frames(clip: Clip) -> Iterator[np.ndarray]:
     except InputError as error:
         raise ClipError(f"{name}: {str(error).removeprefix(f'{clip.video_path}: ')}") from error
     try:
-        held = None
-        for number in range(clip.frames):
-            there, frame = capture.read()
-            if not there:
-                raise ClipError(
-                    f"{name}: ends after {number} of its {clip.frames} frames; get it again, it is truncated or damaged"
-                )
-            if held is not None:
-                yield held
-            held = frame
-        if capture.grab():
-            raise ClipError(f"{name}: has more than the {clip.frames} labelled frames; get the files again")
-        yield held
+        with closing(damage_flags(clip.video_path)) as flags:
+            held = None
+            for number in range(clip.frames):
+                there, frame = capture.read()
+                if not there:
+                    raise ClipError(
+                        f"{name}: ends after {number} of its {clip.frames} frames; get it again, it is truncated or "
+                        "damaged"
+                    )
+                if next(flags, False):
+                    raise ClipError(f"{name}: frame {number} is damaged; get it again")
+                if held is not None:
+                    yield held
+                held = frame
+            if capture.grab():
+                raise ClipError(f"{name}: has more than the {clip.frames} labelled frames; get the files again")
+            yield held
     finally:
         capture.release()
 

@@ -8,7 +8,8 @@ import signal
 import socket
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -141,25 +142,34 @@ def _read_alpha(content: bytes) -> np.ndarray | None:
 def read_frames(source: Source) -> Iterator[np.ndarray]:
     """The frames of a video or webcam, each (H, W, 3) uint8 BGR, rotated according to the metadata.
 
-    A webcam never ends. A truncated video ends at its last readable frame, with a warning on stderr.
+    A webcam never ends. A truncated video ends at its last readable frame, with a warning on stderr; another warning
+    names damaged frames.
 
     Raises:
         InputError: If it does not open, or no frame can be decoded.
     """
     capture = _open_webcam(source.webcam) if source.webcam is not None else open_video(source.paths[0])
-    count = 0
-    try:
-        while True:
-            there, frame = capture.read()
-            if not there:
-                break
-            count += 1
-            yield frame if frame.ndim == 3 else cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR)
-    finally:
-        capture.release()
+    count, damaged = 0, []
+    with closing(damage_flags(source.paths[0] if source.paths else None)) as flags:
+        try:
+            while True:
+                there, frame = capture.read()
+                if not there:
+                    break
+                if next(flags, False):
+                    damaged.append(count)
+                count += 1
+                yield frame if frame.ndim == 3 else cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR)
+        finally:
+            capture.release()
     if count == 0:
         name = source.paths[0] if source.paths else f"webcam {source.webcam}"
         raise InputError(f"{name}: no frame can be decoded; it is damaged or has another format")
+    if damaged:
+        others = f" and {len(damaged) - 1} others are" if len(damaged) > 1 else " is"
+        print_warning(
+            f"{source.paths[0]}: frame {damaged[0]}{others} damaged; landmarks there and just after may be wrong"
+        )
     if source.frames is not None and _falls_short(count, source.frames) and not _reaches_its_end(source, count):
         print_warning(f"{source.paths[0]}: ends after {count} of {source.frames} frames; it is truncated or damaged")
 
@@ -186,6 +196,29 @@ def _reaches_its_end(source: Source, count: int) -> bool:
     except (av.error.FFmpegError, IndexError):
         return False
     return not _falls_short(count, packets) and not _falls_short(end * source.rate, source.frames or 0)
+
+
+def damage_flags(path: Path | None) -> Generator[bool]:
+    """Whether the decoder found damage in a frame, for every frame of a video; it ends where decoding fails.
+
+    FFmpeg replaces what it cannot decode by parts of other frames, and OpenCV does not say so. So the video is decoded
+    once more, without the filter that smooths block edges: in about two thirds of the time of the first decoding.
+    Damage that gives a valid stream again is not found.
+
+    Args:
+        path: the video; None for a source without a file, which has no flags.
+    """
+    if path is None:
+        return
+    try:
+        with av.open(str(path), metadata_errors="ignore") as container:
+            video = container.streams.best("video")
+            video.codec_context.thread_count = 1
+            video.codec_context.options = {"skip_loop_filter": "all"}
+            for frame in container.decode(video):
+                yield bool(frame.is_corrupt)
+    except (av.error.FFmpegError, AttributeError):  # no video stream: the reader reports it
+        return
 
 
 def open_video(path: Path) -> cv2.VideoCapture:

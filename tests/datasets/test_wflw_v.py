@@ -13,7 +13,7 @@ from datasets.clip_stream import TimeStep, plan_slots, read_crops, stream_crops
 from datasets.wflw import Face, crop_face
 from datasets.wflw_v import Clip, list_clips, published_results, read_boxes, read_frames, read_landmarks
 from utils.crops import CropRule
-from utils.errors import InputError
+from utils.errors import ClipError, InputError
 from utils.geometry import box_to_crop, steady_box, transform_points
 
 LENGTHS = {"a": 20, "b": 6, "c": 9, "d": 1}
@@ -274,3 +274,19 @@ def test_an_end_is_told_only_after_the_last_frame(four_clips: Path):
             assert seen[end.clip] == clips[end.clip].frames
         for clip in step.clips.tolist():
             seen[clip] += 1
+
+
+def test_a_clip_with_a_frame_that_the_decoder_repairs_is_not_evaluated(tmp_path: Path):
+    sample = Path(__file__).parents[2] / "datasets" / "sample"
+    for name in ("bboxes/hopper_easy.npy", "landmarks/hopper_easy.npy", "videos/hopper_easy.mp4"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes((sample / name).read_bytes())
+    write_split(tmp_path, "easy", ["hopper_easy"])
+    (clip,) = list_clips(tmp_path).clips
+    whole = clip.video_path.read_bytes()
+    middle = len(whole) * 6 // 10
+    clip.video_path.write_bytes(
+        whole[:middle] + bytes(byte ^ 0x55 for byte in whole[middle : middle + 40]) + whole[middle + 40 :]
+    )
+    with pytest.raises(ClipError, match=r"videos/hopper_easy\.mp4: frame \d+ is damaged; get it again"):
+        list(read_frames(clip))

@@ -14,7 +14,7 @@ from PIL import Image
 from utils import sources
 from utils.errors import InputError
 from utils.images import MAX_PIXELS, read_bgr
-from utils.sources import has_display, open_source, read_frames, read_picture
+from utils.sources import damage_flags, has_display, open_source, read_frames, read_picture
 
 CLIP = Path(__file__).parents[2] / "datasets" / "sample" / "videos" / "hopper_easy.mp4"
 
@@ -110,6 +110,19 @@ def test_frames_that_cannot_be_decoded_are_a_reason_for_a_warning(tmp_path, caps
     frames = list(read_frames(open_source(str(path))))
     assert len(frames) < 50
     assert f"warning: {path}: ends after {len(frames)} of 60 frames" in capsys.readouterr().err
+
+
+def test_a_frame_that_the_decoder_repairs_is_a_reason_for_a_warning(tmp_path, capsys):
+    assert not any(damage_flags(CLIP))
+    expected = len(list(read_frames(open_source(str(CLIP)))))
+    assert capsys.readouterr().err == ""
+    path, whole = tmp_path / "damaged.mp4", CLIP.read_bytes()
+    middle = len(whole) * 6 // 10
+    path.write_bytes(whole[:middle] + bytes(byte ^ 0x55 for byte in whole[middle : middle + 40]) + whole[middle + 40 :])
+    flags = list(damage_flags(path))
+    assert any(flags) and len(flags) == expected
+    assert len(list(read_frames(open_source(str(path))))) == expected
+    assert f"warning: {path}: frame {flags.index(True)} " in capsys.readouterr().err
 
 
 def test_an_interlaced_video_is_read_or_refused_by_name(tmp_path: Path):
