@@ -22,14 +22,18 @@ import argparse
 import sys
 
 from inference.options import CROPS, RWR_VARIANTS, add_engine_options, add_machine_options, add_weights_option
-from utils.command_line import given_path, number_in, run, script_parser, true_or_false
+from utils.command_line import given_path, given_text, number_in, run, script_parser, true_or_false
 
 
 def parse_arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = script_parser(__doc__)
     parser.add_argument(
-        "inputs", nargs="+", metavar="input", help="a picture, a folder of pictures, a video, or the index of a webcam"
+        "inputs",
+        nargs="+",
+        type=given_text,
+        metavar="input",
+        help="a picture, a folder of pictures, a video, or the index of a webcam",
     )
     parser.add_argument("--sequence", action="store_true", help="the pictures of a folder are the frames of a video")
     results = parser.add_argument_group("results")

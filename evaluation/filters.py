@@ -14,7 +14,7 @@ import numpy as np
 from scipy.signal import lfilter, savgol_coeffs, savgol_filter
 
 from utils.errors import OptionError
-from utils.values import check_integer, check_number
+from utils.values import check_flag, check_integer, check_number
 
 
 class Filter(Protocol):
@@ -131,6 +131,7 @@ class SavitzkyGolay:
     def __post_init__(self) -> None:
         check_integer("order", self.order, 0)
         check_integer("window", self.window, 1)
+        check_flag("causal", self.causal)
         if self.order >= self.window or not (self.causal or self.window % 2):
             raise OptionError(f"the order must be below the window, and a centred window odd: {self}")
 

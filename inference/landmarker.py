@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import overload
+from typing import get_args, overload
 
 import numpy as np
 from PIL import Image
@@ -24,7 +24,7 @@ from utils.images import ColourOrder
 from utils.landmark_groups import NUM_LANDMARKS
 from utils.pictures import Picture, to_bgr
 from utils.sources import open_source, read_frames, read_picture
-from utils.values import check_instance
+from utils.values import check_choice, check_instance
 
 VideoSource = str | os.PathLike[str] | int | Iterable[Picture]
 
@@ -63,6 +63,8 @@ class FaceLandmarker:
         colour: ColourOrder = "bgr",
     ):
         check_instance("weights", weights, str | os.PathLike, optional=True)
+        check_instance("tracking", tracking, TrackingConfig, optional=True)
+        check_choice("colour", colour, get_args(ColourOrder))
         path = SHIPPED_WEIGHTS if weights is None else Path(weights)
         self.model = load_network(path, resolve_device(device), NUM_LANDMARKS, "sample")
         self.colour: ColourOrder = colour

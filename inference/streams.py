@@ -15,7 +15,7 @@ from models.ldeq import LDEQ, LDEQOutput
 from models.rwr import RwRConfig, change_of_crop
 from solvers import FixedPointConfig
 from utils.errors import OptionError
-from utils.values import check_instance, check_number
+from utils.values import check_flag, check_instance, check_integer, check_number
 
 BATCH_SIZE = 32
 """Faces in one batch; a larger batch would take more memory for its heatmaps and be no faster."""
@@ -113,6 +113,9 @@ class Streams:
     ):
         check_instance("rwr", rwr, RwRConfig, optional=True)
         check_instance("restart", restart, RestartRule, optional=True)
+        check_flag("solve_first_frame", solve_first_frame)
+        check_flag("cuda_graphs", cuda_graphs)
+        check_integer("batch_size", batch_size, 1)
         self.network = Network(model, precision, engine)
         self.rwr = rwr
         if rwr is not None:

@@ -121,6 +121,7 @@ class SolverConfig:
         require(self.criterion in get_args(Criterion), "criterion", self.criterion, "'relative' or 'absolute'")
         require(self.stop_rule in get_args(StopRule), "stop_rule", self.stop_rule, "'sample' or 'batch'")
         require_count("min_evals", self.min_evals)
+        require(isinstance(self.record_trajectory, bool), "record_trajectory", self.record_trajectory, "True or False")
         require(self.compact is None or isinstance(self.compact, bool), "compact", self.compact, "True, False or None")
 
     def start(self, z0: Tensor) -> Method:

@@ -7,6 +7,7 @@ from typing import Any, cast
 import numpy as np
 
 from utils.errors import OptionError
+from utils.values import check_number, plain
 
 _BOUNDS = {
     "crop_scale": (0.1, 10),
@@ -175,8 +176,14 @@ class AugmentationConfig:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            values, default = np.atleast_1d(getattr(self, field.name)).astype(float), cast(float, field.default)
-            option = f"augmentation option {field.name} = {getattr(self, field.name)}"
+            given, default = getattr(self, field.name), cast(float, field.default)
+            option = f"augmentation option {field.name} = {given}"
+            for number in given if isinstance(given, tuple | list) else (given,):
+                check_number(f"augmentation option {field.name}", plain(number), -np.inf, np.inf)
+            whole = isinstance(np.atleast_1d(default)[0], np.integer)
+            values = np.atleast_1d(given).astype(float)
+            if whole and (values % 1).any():
+                raise OptionError(f"{option}: must be whole")
             if values.shape != np.atleast_1d(default).shape:
                 raise OptionError(f"{option}: must have the form of its default {field.default}")
             low, high = _BOUNDS.get(field.name, (0, 1 if "probabilit" in field.name else np.inf))

@@ -86,11 +86,16 @@ non_negative_number = number_in(0, 1e9)
 share = number_in(0, 1)
 
 
-def given_path(text: str) -> Path:
-    """An argparse type: a path; the empty text, which would be the working folder, is refused."""
+def given_text(text: str) -> str:
+    """An argparse type: any text but the empty one, which as a path would be the working folder."""
     if not text:
         raise argparse.ArgumentTypeError("must be a path, not empty")
-    return Path(text)
+    return text
+
+
+def given_path(text: str) -> Path:
+    """An argparse type: a path; the empty text, which would be the working folder, is refused."""
+    return Path(given_text(text))
 
 
 def true_or_false(text: str) -> bool:

@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 from utils.errors import InputError
 from utils.geometry import box_to_crop, check_in_reach, crop_image
 from utils.images import check_picture, resize_image
+from utils.values import check_flag
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
@@ -19,10 +20,17 @@ class CropRule:
         exact: Whether the crop follows the box in fractions of a pixel. With corners rounded, every frame's crop is off
             by up to a pixel, and the landmarks jitter with it. See `utils.geometry.box_to_crop`.
         steady: Whether the boxes of a video are smoothed first, see `utils.geometry.steady_box`.
+
+    Raises:
+        OptionError: If an option is not true or false.
     """
 
     exact: bool = False
     steady: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("exact", "steady"):
+            check_flag(f"{name} of the crop rule", getattr(self, name))
 
 
 CROP_RULES: dict[str, CropRule] = {

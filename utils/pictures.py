@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -9,6 +10,7 @@ from PIL import Image, ImageOps
 from utils.errors import InputError
 from utils.images import ColourOrder, check_picture, to_rgb
 from utils.sources import read_picture
+from utils.values import check_choice
 
 Picture = str | os.PathLike[str] | Image.Image | np.ndarray
 
@@ -26,7 +28,9 @@ def to_bgr(picture: Picture, colour: ColourOrder = "bgr") -> np.ndarray:
 
     Raises:
         InputError: If it is none of these, or the file cannot be read or decoded.
+        OptionError: If the order is unknown.
     """
+    check_choice("colour", colour, get_args(ColourOrder))
     if isinstance(picture, str | os.PathLike):
         return read_picture(Path(picture))
     if isinstance(picture, Image.Image):

@@ -50,8 +50,10 @@ def start_process(device: torch.device) -> Process:
         torch.cuda.set_device(device)
         backend = "cpu:gloo,cuda:nccl"
     try:
+        if not 0 <= int(os.environ["RANK"]) < int(os.environ["WORLD_SIZE"]):
+            raise ValueError(f"RANK {os.environ['RANK']} is not below WORLD_SIZE {os.environ['WORLD_SIZE']}")
         distributed.init_process_group(backend)
-    except ValueError as error:
+    except (ValueError, KeyError) as error:
         raise UserError(f"the processes cannot find each other ({error}); start them with torchrun") from error
     return Process(distributed.get_rank(), distributed.get_world_size(), device)
 

@@ -4,14 +4,18 @@ import pytest
 import torch
 from small_networks import small_model
 
+from evaluation.filters import SavitzkyGolay
+from inference import FaceLandmarker
 from inference.face_tracker import FaceTracker
 from inference.flip import mean_with_mirrored
 from inference.landmark_tracker import LandmarkTracker, TrackingConfig
 from inference.predictor import LandmarkPredictor
+from inference.streams import Streams
 from utils.crops import CropRule, crop_box
 from utils.errors import OptionError
 from utils.geometry import transform_points
 from utils.images import to_network_input
+from utils.pictures import to_bgr
 
 GENERATOR = np.random.default_rng(0)
 PICTURE = cv2.resize(GENERATOR.integers(0, 256, (12, 16, 3), dtype=np.uint8), (160, 120))
@@ -129,6 +133,14 @@ def test_what_is_no_picture_is_refused_by_every_tracker(picture):
         (lambda model: FaceTracker(model, rules="x"), "rules must be a FollowingRules or None"),
         (lambda model: FaceTracker(model, detector="x"), "detector must have a method detect"),
         (lambda model: TrackingConfig(rwr="steady"), "rwr must be a RwRConfig or None"),
+        (lambda model: CropRule(exact="false"), "exact of the crop rule must be true or false"),
+        (lambda model: Streams(model, None, batch_size=0), "batch_size must be at least 1"),
+        (lambda model: Streams(model, None, solve_first_frame="no"), "solve_first_frame must be true or false"),
+        (lambda model: SavitzkyGolay(3, 1, "x"), "causal must be true or false"),
+        (lambda model: FaceLandmarker(colour="RGB"), "colour must be one of bgr, rgb"),
+        (lambda model: FaceLandmarker(tracking="steady"), "tracking must be a TrackingConfig or None"),
+        (lambda model: FaceLandmarker(device=[]), "device must be a str"),
+        (lambda model: to_bgr(PICTURE, "RGB"), "colour must be one of bgr, rgb"),
     ],
 )
 def test_an_argument_of_the_wrong_kind_is_named(make, message):

@@ -313,6 +313,7 @@ def prepare_bad_input(folder: Path) -> None:
     [
         (["missing.mp4"], "missing.mp4: no such file"),
         (["empty"], "empty: the folder holds no picture"),
+        ([""], "argument input: must be a path, not empty"),
         (["noise.mp4"], "noise.mp4: cannot be decoded as a picture or video"),
         (["cut.mp4"], "cut.mp4"),
         (["cut.jpg"], "cut.jpg: cannot be decoded as a picture"),

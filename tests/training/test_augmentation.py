@@ -411,6 +411,10 @@ def test_occluder_hides_an_area_of_its_size():
         ("crop_scale", (1.0, 1.2)),
         ("box_jitter", float("nan")),
         ("border_probabilities", (0.5, 0.1, 0.1)),
+        ("flip_probability", "1"),
+        ("rotation", {}),
+        ("occlusion_count", 1.7),
+        ("occlusion_count", 1 + 2j),
     ],
 )
 def test_wrong_option_is_an_error_that_names_it(option, value):

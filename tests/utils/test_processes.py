@@ -48,7 +48,11 @@ def test_more_processes_than_cuda_devices_are_an_error_that_says_what_to_do(monk
         start_process(torch.device("cuda"))
 
 
-def test_an_environment_that_is_not_that_of_torchrun_is_said_so(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("RANK", "first")
+@pytest.mark.parametrize(
+    ("rank", "size"), [("first", "2"), ("2", "2"), ("5", "2"), ("-1", "2"), ("0", "-1"), ("0", "")]
+)
+def test_an_environment_that_is_not_that_of_torchrun_is_said_so(rank: str, size: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("WORLD_SIZE", size)
     with pytest.raises(UserError, match="start them with torchrun"):
         start_process(torch.device("cpu"))
