@@ -263,6 +263,11 @@ def log_of_something_else(folder: Path) -> None:
     (folder / "log.csv").write_text("name,grade\nAda,1\n")
 
 
+def log_that_is_cut(folder: Path) -> None:
+    content = (folder / "log.csv").read_text()
+    (folder / "log.csv").write_text(content[: -len(content.splitlines()[-1]) // 2])
+
+
 def folder_for_the_log(folder: Path) -> None:
     (folder / "log.csv").unlink()
     (folder / "log.csv").mkdir()
@@ -290,6 +295,7 @@ def folder_for_the_log(folder: Path) -> None:
         (folder_for_the_state, ("state.pt", "is not a file")),
         (state_with_a_changed_byte, ("state.pt", "does not match its checksum")),
         (log_of_something_else, ("log.csv", "not the log of a run")),
+        (log_that_is_cut, ("log.csv", "not the log of a run")),
         (folder_for_the_log, ("log.csv", "not the log of a run")),
     ],
 )
