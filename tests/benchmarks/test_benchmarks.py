@@ -10,10 +10,13 @@ import torch
 from recorded_graph import StandInRecorder
 from small_networks import small_model
 
-from benchmarks import cuda, measuring, scripts
+from benchmarks import cuda, detection, measuring, scripts
 from benchmarks.clips import few_clips, few_faces, make_clip
 from inference.cuda_graphs import GraphedNetwork
 from inference.network import Network
+from inference.pictures import find_faces
+from inference.predictor import LandmarkPredictor
+from models import load_checkpoint
 from solvers import FixedPointConfig
 from utils.errors import InputError
 from utils.sources import open_source, read_frames
@@ -176,3 +179,23 @@ def test_a_clip_of_more_frames_goes_forwards_and_backwards(tmp_path):
     # Up to what the encoder loses.
     assert all(np.abs(frames[own - 1 + step] - frames[own - 1 - step]).mean() < 8 for step in (1, 2, 3, 4))
     assert np.abs(frames[0] - frames[-1]).mean() > 16
+
+
+def test_kept_and_labelled_faces_are_counted(tmp_path):
+    class Detector:
+        def detect(self, frame):
+            # The same face twice, which is kept once.
+            return np.array([[40, 60, 220, 230, 0.9], [41, 60, 221, 230, 0.8]])
+
+    predictor = LandmarkPredictor(load_checkpoint(ROOT / "weights" / "ldeq_mini.safetensors"), engine="torch")
+    picture = ROOT / "datasets" / "sample" / "test" / "hopper.jpg"
+    (face,) = find_faces(cv2.imread(str(picture)), predictor, Detector())
+    labelled = {picture: [face.landmarks, face.landmarks + 150]}
+    counts = detection.count(labelled, Detector(), predictor, tmp_path)
+    assert counts == {"detections": 2, "faces": 1, "labelled": 1, "of": 2}
+    assert (tmp_path / "test_hopper.png").is_file()
+
+
+def test_the_benchmark_of_detection_needs_whole_pictures():
+    result = run_benchmark("detection.py", "--dataset_path", str(ROOT / "datasets" / "sample"))
+    assert result.returncode == 2 and "holds crops; give raw WFLW" in result.stderr
