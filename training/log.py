@@ -24,8 +24,8 @@ def read_log(path: Path) -> pd.DataFrame:
         return pd.DataFrame(columns=["epoch", *CURVES])
     try:
         rows = pd.read_csv(path)
-        rows[["epoch", *CURVES]].astype(float)
-        if rows.isna().any(axis=None):
+        # The speed of an epoch is unknown if a run was stopped after its last step.
+        if rows[["epoch", *CURVES]].astype(float).isna().any(axis=None):
             raise ValueError("a row is cut off")
     except (OSError, ValueError, KeyError) as error:  # what pandas raises on a damaged file is a ValueError
         raise OutputError(f"{path}: not the log of a run; move it away, the run can continue without it") from error

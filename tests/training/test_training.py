@@ -18,7 +18,7 @@ from models.config import PRESETS as NETWORKS
 from models.config import Backbone, Gate
 from models.rwr import carry_state
 from training.config import PRESETS, InitialPart, TrainingConfig, add_options, from_options
-from training.log import append_row, plot_curves
+from training.log import append_row, plot_curves, read_log
 from training.losses import NARROWEST_HEATMAP, TYPICAL_FACE, face_size, jacobian_penalty, jitter_loss, landmark_loss
 from training.network import learning_rate_factor, load_part
 from training.step import StepPlan, TrainingStep, draw_plan, is_pair_step, warp_state
@@ -279,8 +279,11 @@ def test_a_run_starts_from_a_network_without_a_gate_or_from_its_backbone_alone()
 
 def test_the_log_replaces_epochs_that_are_done_again_and_draws_its_curves(tmp_path):
     for epoch, loss in ((0, 3.0), (1, 2.0), (1, 1.0)):
-        append_row(tmp_path, {"epoch": epoch, "samples": epoch, "loss": loss, "validation_nme": 5, "train_nme": 6})
+        row = {"epoch": epoch, "samples": epoch, "loss": loss, "validation_nme": 5, "train_nme": 6}
+        # The speed is not known if no step of an epoch was left after a resume.
+        append_row(tmp_path, {**row, "images_per_second": float("nan")})
     with (tmp_path / "log.csv").open() as file:
         assert [row["loss"] for row in csv.DictReader(file)] == ["3", "1"]
+    assert len(read_log(tmp_path / "log.csv")) == 2
     plot_curves({"a": tmp_path / "log.csv", "b": tmp_path / "log.csv"}, tmp_path / "curves.png")
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
