@@ -241,7 +241,8 @@ def normalised_allan_deviation(predicted: ArrayLike, true: ArrayLike, window: in
             area.
     """
     predicted, true = _check_landmarks(predicted, true)
-    check_integer("window", plain(window), 1)
+    window = plain(window)
+    check_integer("window", window, 1)
     if len(true) < 2 * window:
         return float("nan")
     errors = 100 * (true - predicted) / _face_sizes(true)[:, None, None]

@@ -138,5 +138,8 @@ def check_value(name: str, value: Any, wanted: Any) -> None:
 
 
 def _show(value: Any) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except ValueError:  # an integer of thousands of digits
+        return f"this {type(value).__name__}"
     return text if len(text) <= 60 else text[:60] + "..."

@@ -140,6 +140,7 @@ def test_what_is_no_picture_is_refused_by_every_tracker(picture):
         (lambda model: FaceLandmarker(colour="RGB"), "colour must be one of bgr, rgb"),
         (lambda model: FaceLandmarker(tracking="steady"), "tracking must be a TrackingConfig or None"),
         (lambda model: FaceLandmarker(device=[]), "device must be a str"),
+        (lambda model: FaceLandmarker(device=10**5000), "device must be a str, not this int"),
         (lambda model: to_bgr(PICTURE, "RGB"), "colour must be one of bgr, rgb"),
     ],
 )

@@ -285,3 +285,9 @@ def test_shake_is_zero_at_constant_speed_and_the_second_difference_otherwise():
 def test_shake_needs_three_frames_of_landmarks(landmarks):
     with pytest.raises(ValueError, match="landmarks"):
         frame_shake(landmarks)
+
+
+def test_the_window_of_the_allan_deviation_may_be_any_integer_of_numpy():
+    predicted, true = random_landmarks(6), random_landmarks(6, seed=1)
+    expected = normalised_allan_deviation(predicted, true, 2)
+    assert normalised_allan_deviation(predicted, true, np.uint8(2)) == expected
