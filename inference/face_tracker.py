@@ -27,8 +27,8 @@ class FollowingRules:
         overlap: a detection belongs to the face whose landmark box it overlaps by at least this (intersection over
             union); two faces that overlap by more than this are one face, and the younger is dropped.
         uncertainty: a face is lost when the mean uncertainty of its landmarks exceeds this share of the longer side of
-            their box. With the shipped weights it is 0.024 to 0.029 on 720 frames of 16 real clips, half of them
-            degraded, and above 0.06 in 24 boxes beside these faces (benchmarks/tracking_rules.py).
+            their box. With the shipped weights it is 0.024 to 0.028 on 98 % of 720 frames of 16 real clips, half of
+            them degraded, and above 0.056 in 24 boxes beside these faces (benchmarks/tracking_rules.py).
         misses: a face is lost when so many detections in a row miss it.
         smallest: a face is lost when the longer side of its box has fewer pixels.
 
