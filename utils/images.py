@@ -48,9 +48,25 @@ def read_bgr(path: Path) -> tuple[np.ndarray, bytes]:
     except cv2.error:
         # On some damaged files OpenCV raises instead.
         picture = None
-    if picture is None or picture.size == 0:
+    if picture is None or picture.size == 0 or _is_broken_tiff(content):
         raise InputError(f"{path}: cannot be decoded as a picture; it is damaged or has another format")
     return picture, content
+
+
+def _is_broken_tiff(content: bytes) -> bool:
+    """Whether it is a TIFF file in which Pillow finds damage: OpenCV overlooks it."""
+    try:
+        with warnings.catch_warnings(), Image.open(io.BytesIO(content)) as picture:
+            warnings.simplefilter("ignore")
+            if picture.format != "TIFF":
+                return False
+            picture.load()
+    except OSError as error:
+        # Other reasons are variants that only OpenCV knows.
+        return re.search("decoder error|broken data stream|truncated", str(error)) is not None
+    except Exception:  # Pillow raises many kinds of error on what it does not know
+        return False
+    return False
 
 
 def _declared_size(content: bytes) -> tuple[int, int] | None:

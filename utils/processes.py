@@ -49,11 +49,14 @@ def start_process(device: torch.device) -> Process:
             )
         torch.cuda.set_device(device)
         backend = "cpu:gloo,cuda:nccl"
+    rank, size, port = (os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE", "MASTER_PORT"))
+    if not (rank.isdecimal() and size.isdecimal() and int(rank) < int(size)):
+        raise UserError(f"RANK={rank} of WORLD_SIZE={size} is no process; start the script with torchrun")
+    if not port.isdecimal():
+        raise UserError(f"MASTER_PORT={port} is no port; start the script with torchrun")
     try:
-        if not 0 <= int(os.environ["RANK"]) < int(os.environ["WORLD_SIZE"]):
-            raise ValueError(f"RANK {os.environ['RANK']} is not below WORLD_SIZE {os.environ['WORLD_SIZE']}")
         distributed.init_process_group(backend)
-    except (ValueError, KeyError) as error:
+    except ValueError as error:
         raise UserError(f"the processes cannot find each other ({error}); start them with torchrun") from error
     return Process(distributed.get_rank(), distributed.get_world_size(), device)
 

@@ -54,5 +54,12 @@ def test_more_processes_than_cuda_devices_are_an_error_that_says_what_to_do(monk
 def test_an_environment_that_is_not_that_of_torchrun_is_said_so(rank: str, size: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("RANK", rank)
     monkeypatch.setenv("WORLD_SIZE", size)
-    with pytest.raises(UserError, match="start them with torchrun"):
+    with pytest.raises(UserError, match=f"RANK={rank} of WORLD_SIZE={size} .*torchrun"):
+        start_process(torch.device("cpu"))
+
+
+def test_a_wrong_port_is_named(monkeypatch: pytest.MonkeyPatch):
+    for name, value in (("RANK", "0"), ("WORLD_SIZE", "2"), ("MASTER_PORT", "abc")):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match="MASTER_PORT=abc is no port"):
         start_process(torch.device("cpu"))

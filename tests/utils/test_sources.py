@@ -149,6 +149,18 @@ def test_the_largest_pictures_of_cameras_are_allowed():
     assert MAX_PIXELS > 108_000_000
 
 
+def test_a_tiff_that_opencv_decodes_in_spite_of_damage_is_refused(tmp_path: Path):
+    picture = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    path = tmp_path / "face.tiff"
+    Image.fromarray(picture).save(path, compression="tiff_adobe_deflate")
+    np.testing.assert_array_equal(read_bgr(path)[0], picture[..., ::-1])
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0x10
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="damaged"):
+        read_bgr(path)
+
+
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp", "bmp", "tiff", "ppm", "pgm"])
 def test_a_damaged_picture_is_an_error_that_names_it_or_a_picture(suffix: str, tmp_path: Path):
     generator = np.random.default_rng(0)
