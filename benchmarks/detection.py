@@ -79,6 +79,20 @@ def main() -> None:
     report(pd.DataFrame(rows), None, args.output_folder and args.output_folder / "detection.csv")
 
 
+class CountingDetector:
+    """A detector that also counts what it finds."""
+
+    def __init__(self, detector: FaceDetector):
+        self.detector = detector
+        self.detections = 0
+
+    def detect(self, frame: np.ndarray) -> np.ndarray:
+        """See `FaceDetector`."""
+        found = self.detector.detect(frame)
+        self.detections += len(found)
+        return found
+
+
 def count(
     labelled: dict[Path, list[np.ndarray]], detector: FaceDetector, predictor: LandmarkPredictor, overlays: Path | None
 ) -> dict[str, int]:
@@ -89,17 +103,17 @@ def count(
     from utils.writers import write_picture
 
     counts = {"detections": 0, "faces": 0, "labelled": 0, "of": 0}
+    counting = CountingDetector(detector)
     for path, true in labelled.items():
         picture = read_picture(path)
-        faces = find_faces(picture, predictor, detector)
+        faces = find_faces(picture, predictor, counting)
         boxes = [landmark_box(face.landmarks) for face in faces]
-        counts["detections"] += len(detector.detect(picture))
         counts["faces"] += len(faces)
         counts["of"] += len(true)
         counts["labelled"] += sum(any(box_overlap(landmark_box(one), box) >= OVERLAP for box in boxes) for one in true)
         if overlays:
             write_picture(overlays / f"{path.parent.name}_{path.stem}.png", draw(picture, faces))
-    return counts
+    return counts | {"detections": counting.detections}
 
 
 if __name__ == "__main__":

@@ -119,8 +119,8 @@ class OnnxEngine:
 
     Args:
         export: the files.
-        small: whether the threads divide the faces of a batch among them, so that one thread computes a face. Otherwise
-            they divide every operation, as is better for a large network.
+        image_size: side of the network's input. Up to `SMALL_IMAGE` the threads divide the faces of a batch among them,
+            so that one thread computes a face. Otherwise they divide every operation.
 
     Raises:
         OptionError: If onnxruntime is missing.
@@ -129,9 +129,9 @@ class OnnxEngine:
 
     name = "onnxruntime"
 
-    def __init__(self, export: Export, small: bool = True):
+    def __init__(self, export: Export, image_size: int = SMALL_IMAGE):
         threads = torch.get_num_threads()
-        within, self.shares = (1, threads) if small else (threads, 1)
+        within, self.shares = (1, threads) if image_size <= SMALL_IMAGE else (threads, 1)
         self.workers = ThreadPoolExecutor(self.shares)
         self.backbone = open_part(export.backbone, ("images",), "embedded", within)
         self.session = open_part(export.cell, ("z", "embedded"), "f_z", within)
@@ -264,7 +264,7 @@ def open_engine(model: LDEQ, name: EngineName = "auto", precision: Precision = "
             raise CheckpointError(
                 f"{model.source or 'the network'}: no export beside it; run export.py or use --engine torch"
             )
-        engine = OnnxEngine(export, small=model.config.image_size <= SMALL_IMAGE)
+        engine = OnnxEngine(export, model.config.image_size)
         if engine.digest != weights_digest(model):
             raise CheckpointError(f"{export.backbone}: exported from other weights than these; run export.py again")
         return engine

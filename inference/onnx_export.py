@@ -173,7 +173,7 @@ def largest_difference(model: LDEQ, export: Export) -> float:
     """The largest difference between the export's and PyTorch's keypoints on a few frames of noise, in crop sides."""
     size = model.config.image_size
     crops = torch.randn(FRAMES, 3, size, size, generator=torch.Generator().manual_seed(0))
-    engines: list[Engine] = [TorchEngine(model), OnnxEngine(export)]
+    engines: list[Engine] = [TorchEngine(model), OnnxEngine(export, size)]
     expected, found = (list(_landmarks(model, engine, crops)) for engine in engines)
     return float(np.abs(np.stack(found) - np.stack(expected)).max())
 

@@ -155,14 +155,12 @@ class LDEQConfig:
         values = dict(_options(values, "the network"))
         if missing := [item.name for item in fields(cls) if item.name not in (*values, *LATER_OPTIONS)]:
             raise OptionError(f"the network has no option {', '.join(missing)}")
-        if "solver" in values:
-            values["solver"] = _solver_from(values["solver"], "solver")
-        if "gradient" in values:
-            gradient = dict(_options(values["gradient"], "gradient"))
-            if "backward_solver" in gradient:
-                gradient["backward_solver"] = _solver_from(gradient["backward_solver"], "backward_solver")
-            check_types(GradientConfig, gradient, "the gradient")
-            values["gradient"] = GradientConfig(**gradient)
+        values["solver"] = _solver_from(values["solver"], "solver")
+        gradient = dict(_options(values["gradient"], "gradient"))
+        if "backward_solver" in gradient:
+            gradient["backward_solver"] = _solver_from(gradient["backward_solver"], "backward_solver")
+        check_types(GradientConfig, gradient, "the gradient")
+        values["gradient"] = GradientConfig(**gradient)
         check_types(cls, values, "the network")
         return cls(**values)
 

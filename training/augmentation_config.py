@@ -169,8 +169,7 @@ class AugmentationConfig:
                 raise OptionError(f"augmentation option {text!r}: must be NAME=VALUE or NAME=VALUE,VALUE") from error
             if name not in defaults:
                 raise OptionError(f"unknown augmentation option {name!r}; training/augmentation_config.py lists them")
-            whole = isinstance(np.atleast_1d(defaults[name])[0], np.integer)
-            numbers = tuple(int(number) for number in numbers) if whole else numbers
+            numbers = tuple(int(number) for number in numbers) if _is_whole(defaults[name]) else numbers
             changes[name] = numbers if len(numbers) > 1 else numbers[0]
         return cls(**changes)
 
@@ -180,9 +179,8 @@ class AugmentationConfig:
             option = f"augmentation option {field.name} = {given}"
             for number in given if isinstance(given, tuple | list) else (given,):
                 check_number(f"augmentation option {field.name}", plain(number), -np.inf, np.inf)
-            whole = isinstance(np.atleast_1d(default)[0], np.integer)
             values = np.atleast_1d(given).astype(float)
-            if whole and (values % 1).any():
+            if _is_whole(default) and (values % 1).any():
                 raise OptionError(f"{option}: must be whole")
             if values.shape != np.atleast_1d(default).shape:
                 raise OptionError(f"{option}: must have the form of its default {field.default}")
@@ -193,3 +191,8 @@ class AugmentationConfig:
                 raise OptionError(f"{option}: must go from low to high")
         if not np.isclose(sum(self.border_probabilities), 1):
             raise OptionError(f"augmentation option border_probabilities = {self.border_probabilities}: must sum to 1")
+
+
+def _is_whole(default: Any) -> bool:
+    """Whether the default of an option is an integer, or a range of integers."""
+    return isinstance(np.atleast_1d(default)[0], np.integer)

@@ -13,6 +13,7 @@ from PIL import Image
 
 from utils.errors import InputError
 from utils.reading import read_bytes
+from utils.values import check_choice
 
 ColourOrder = Literal["bgr", "rgb"]
 
@@ -55,11 +56,11 @@ def read_bgr(path: Path) -> tuple[np.ndarray, bytes]:
 
 def _is_broken_tiff(content: bytes) -> bool:
     """Whether it is a TIFF file in which Pillow finds damage: OpenCV overlooks it."""
+    if not content.startswith((b"II", b"MM")):
+        return False
     try:
         with warnings.catch_warnings(), Image.open(io.BytesIO(content)) as picture:
             warnings.simplefilter("ignore")
-            if picture.format != "TIFF":
-                return False
             picture.load()
     except OSError as error:
         # Other reasons are variants that only OpenCV knows.
@@ -109,10 +110,9 @@ def to_rgb(image: np.ndarray, colour: ColourOrder) -> np.ndarray:
         (..., 3) contiguous uint8.
 
     Raises:
-        ValueError: If the order is unknown.
+        OptionError: If the order is unknown.
     """
-    if colour not in get_args(ColourOrder):
-        raise ValueError(f"colour must be one of {', '.join(get_args(ColourOrder))}, not {colour!r}")
+    check_choice("colour", colour, get_args(ColourOrder))
     return np.ascontiguousarray(image[..., ::-1]) if colour == "bgr" else image
 
 

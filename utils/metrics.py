@@ -32,12 +32,17 @@ def _to_numbers(name: str, values: ArrayLike) -> np.ndarray:
     return np.asarray(array, dtype=np.float64)
 
 
+def _to_landmarks(name: str, values: ArrayLike) -> np.ndarray:
+    """The values as a float64 array of shape (N, K, 2), else ValueError."""
+    points = _to_numbers(name, values)
+    if points.ndim != 3 or points.shape[-1] != 2 or points.shape[1] == 0:
+        raise ValueError(f"{name} must have shape (N, K, 2), got {points.shape}")
+    return points
+
+
 def _check_landmarks(predicted: ArrayLike, true: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Both as float64 arrays of one shape (N, K, 2) without NaN or infinity, else ValueError."""
-    predicted, true = _to_numbers("predicted landmarks", predicted), _to_numbers("true landmarks", true)
-    for name, points in (("predicted", predicted), ("true", true)):
-        if points.ndim != 3 or points.shape[-1] != 2 or points.shape[1] == 0:
-            raise ValueError(f"{name} landmarks must have shape (N, K, 2), got {points.shape}")
+    predicted, true = _to_landmarks("predicted landmarks", predicted), _to_landmarks("true landmarks", true)
     if predicted.shape != true.shape:
         raise ValueError(f"predicted landmarks {predicted.shape} and true landmarks {true.shape} differ in shape")
     for name, points in (("predicted", predicted), ("true", true)):
@@ -267,9 +272,9 @@ def frame_shake(landmarks: ArrayLike) -> float:
     Raises:
         ValueError: On other shapes.
     """
-    points = _to_numbers("landmarks", landmarks)
-    if points.ndim != 3 or len(points) != 3 or points.shape[1] == 0 or points.shape[2] != 2:
-        raise ValueError(f"landmarks of three frames must have shape (3, K, 2), got {points.shape}")
+    points = _to_landmarks("landmarks", landmarks)
+    if len(points) != 3:
+        raise ValueError(f"shake needs the landmarks of three frames, got {len(points)}")
     first, second, third = points
     box = landmark_box(third)
     size = np.sqrt(np.prod(box[2:] - box[:2]))
