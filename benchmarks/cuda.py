@@ -143,6 +143,7 @@ def frame_of_rwr(network: "Network", images: "torch.Tensor", args: argparse.Name
     """Backbone, step of RwR from a previous frame, landmarks."""
     import torch
 
+    from inference.optical_flow import FLOW_SIZE
     from models.rwr import VARIANTS
     from solvers import FixedPointConfig
 
@@ -150,9 +151,10 @@ def frame_of_rwr(network: "Network", images: "torch.Tensor", args: argparse.Name
     recurrent = network.with_solver(FixedPointConfig(max_evals=rwr.max_iters, tol=0), rwr.final_evaluation)
     before = recurrent(images)
     moved = torch.eye(2, 3, device=images.device).repeat(len(images), 1, 1)
+    flow = torch.zeros(len(images), 4, FLOW_SIZE, FLOW_SIZE, device=images.device)
 
     def step() -> "LDEQOutput":
-        return recurrent.advance(rwr, recurrent.embed(images), before.z_star, before.keypoints, moved)
+        return recurrent.advance(rwr, recurrent.embed(images), before.z_star, before.keypoints, moved, flow)
 
     return step
 

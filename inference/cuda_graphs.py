@@ -189,9 +189,15 @@ class GraphedNetwork(Network):
         return self._solve(embedded, z0)
 
     def advance(
-        self, rwr: RwRConfig, embedded: Tensor, state: Tensor, keypoints: Tensor, moved: Tensor | None
+        self,
+        rwr: RwRConfig,
+        embedded: Tensor,
+        state: Tensor,
+        keypoints: Tensor,
+        moved: Tensor | None,
+        flow: Tensor | None,
     ) -> LDEQOutput:
         """See `Network.advance`."""
         if rwr not in self._advance:
             self._advance[rwr] = CapturedFunction(partial(self._plain.advance, rwr), self._recorder)
-        return self._advance[rwr](embedded, state, keypoints, moved)
+        return self._advance[rwr](embedded, state, keypoints, moved, flow)

@@ -139,7 +139,13 @@ class Network:
         return self.read_out(state, solution)
 
     def advance(
-        self, rwr: RwRConfig, embedded: Tensor, state: Tensor, keypoints: Tensor, moved: Tensor | None
+        self,
+        rwr: RwRConfig,
+        embedded: Tensor,
+        state: Tensor,
+        keypoints: Tensor,
+        moved: Tensor | None,
+        flow: Tensor | None,
     ) -> LDEQOutput:
         """One step of RwR from the previous frames, by the solver of this network.
 
@@ -149,8 +155,9 @@ class Network:
             state: (B, Z, S/4, S/4) of the previous frames.
             keypoints: (B, K, 2) of the previous frames.
             moved: (B, 2, 3) see `models.rwr.warm_start`.
+            flow: (B, 4, h, w) see `models.rwr.warm_start`.
         """
-        carried = warm_start(rwr, state, keypoints, moved)
+        carried = warm_start(rwr, state, keypoints, moved, flow)
         output = self.solve(embedded, carried.state)
         if not rwr.pull:
             return output

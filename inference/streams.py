@@ -10,6 +10,7 @@ from torch import Tensor
 from inference.cuda_graphs import CudaRecorder, GraphedNetwork, Recorder
 from inference.engines import Engine, EngineName, Precision
 from inference.network import Network
+from inference.optical_flow import CropFlow, to_grey
 from inference.results import FrameResults, to_results
 from models.ldeq import LDEQ, LDEQOutput
 from models.rwr import RwRConfig, change_of_crop
@@ -49,27 +50,30 @@ class RestartRule:
 
 @dataclass(frozen=True, eq=False)
 class _Slot:
-    """The last frame of a slot: state (1, Z, H, W), keypoints (1, K, 2), matrix (1, 2, 3)."""
+    """The last frame of a slot: state (1, Z, H, W), keypoints (1, K, 2), matrix (1, 2, 3), picture of `to_grey`."""
 
     state: Tensor
     keypoints: Tensor
     matrix: Tensor
+    picture: np.ndarray | None
 
 
 @dataclass(frozen=True, eq=False)
 class _Crops:
-    """The next crops of n slots: embedded (n, C, H, W), matrices (n, 2, 3) float64 on the host, the slots."""
+    """The next crops of n slots: embedded (n, C, H, W), matrices (n, 2, 3) float64 on the host, the slots, pictures."""
 
     embedded: Tensor
     matrices: Tensor
     slots: list[int]
+    pictures: list[np.ndarray | None]
 
     def rows(self, rows: Sequence[int]) -> "_Crops":
         if len(rows) == len(self.slots):
             return self
         # Unlike an index by lists, this keeps the memory format.
         embedded = self.embedded.index_select(0, torch.tensor(rows, device=self.embedded.device))
-        return _Crops(embedded, self.matrices[rows], [self.slots[row] for row in rows])
+        slots, pictures = [self.slots[row] for row in rows], [self.pictures[row] for row in rows]
+        return _Crops(embedded, self.matrices[rows], slots, pictures)
 
 
 class Streams:
@@ -128,6 +132,7 @@ class Streams:
             self._capture(CudaRecorder(next(model.parameters()).device))
         self.restart = restart
         self.batch_size = batch_size
+        self._flow = CropFlow() if rwr is not None and rwr.carry == "flow" else None
         self._slots: dict[int, _Slot] = {}
 
     def _capture(self, recorder: Recorder) -> None:
@@ -181,7 +186,8 @@ class Streams:
         )
 
     def _step(self, images: Tensor, matrices: Tensor, slots: list[int]) -> FrameResults:
-        crops = _Crops(self.network.embed(images), matrices, slots)
+        pictures = [None] * len(slots) if self._flow is None else list(to_grey(images))
+        crops = _Crops(self.network.embed(images), matrices, slots, pictures)
         entered = [row for row, slot in enumerate(slots) if slot in self._slots]
         parts, order = [], []
         if entered:
@@ -196,17 +202,26 @@ class Streams:
     def _advance(self, crops: _Crops) -> tuple[FrameResults, np.ndarray]:
         """One step of RwR from the previous frame: the results, and (n,) whether a slot continues with them."""
         before = [self._slots[slot] for slot in crops.slots]
-        state, moved = _join([slot.state for slot in before]), None
+        state, moved, flow = _join([slot.state for slot in before]), None, None
         if self.rwr.carry != "unchanged":
-            moved = change_of_crop(_join([slot.matrix for slot in before]), crops.matrices).to(state)
+            moved = change_of_crop(_join([slot.matrix for slot in before]), crops.matrices)
+            if self._flow is not None:
+                flow = self._measure_flow(before, crops, moved.numpy()).to(state)
+            moved = moved.to(state)
         keypoints = _join([slot.keypoints for slot in before])
-        output = self.recurrent.advance(self.rwr, crops.embedded, state, keypoints, moved)
+        output = self.recurrent.advance(self.rwr, crops.embedded, state, keypoints, moved, flow)
         results = to_results(output, self.recurrent.config)
         goes_on = self._are_sound(output, results)
         if self.restart is not None:
             goes_on &= output.solution.trace[0].cpu().numpy() <= self.restart.residual
         self._remember(crops, output, goes_on)
         return results, goes_on
+
+    def _measure_flow(self, before: list[_Slot], crops: _Crops, moved: np.ndarray) -> Tensor:
+        pairs = zip(before, crops.pictures, moved, strict=True)
+        return torch.from_numpy(
+            np.stack([self._flow(slot.picture, picture, change) for slot, picture, change in pairs])
+        )
 
     def _begin(self, crops: _Crops) -> FrameResults:
         """Solve the frames as first frames."""
@@ -224,7 +239,8 @@ class Streams:
         for row, slot in enumerate(crops.slots):
             if sound[row]:
                 part = slice(row, row + 1)
-                self._slots[slot] = _Slot(output.z_star[part], output.keypoints[part], crops.matrices[part])
+                picture = crops.pictures[row]
+                self._slots[slot] = _Slot(output.z_star[part], output.keypoints[part], crops.matrices[part], picture)
             else:
                 self.leave(slot)
 

@@ -5,7 +5,7 @@ on the first frame, and from the unchanged z*_{t-1} on the others. If the cell c
 come close to the fixed point from any start, this saves evaluations but hardly lowers the jitter. The paper defines RwR
 by z_t = argmin ||z - z*_{t-1}||^2 subject to f(z) = z. `pull` approximates this by a proximal step. `carry` first moves
 z*_{t-1} with the face, so that the pull acts against jitter and not against motion. These are pure functions;
-`inference.streams.Streams` keeps z* from one frame to the next.
+`inference.streams.Streams` keeps z* from one frame to the next, and `inference.optical_flow` measures the motion.
 """
 
 import math
@@ -18,9 +18,10 @@ from torch.nn import functional as F
 
 from utils.values import check_choice, check_flag, check_integer, check_number
 
-Carry = Literal["unchanged", "crop", "face"]
+Carry = Literal["unchanged", "crop", "flow"]
 
-REWEIGHTINGS = 3
+MISMATCH = 1 / 256
+"""Difference between the optical flow there and back, in crops, at which a landmark's pull falls to a half."""
 
 SMALLEST_DEVIATION = 1e-6
 
@@ -31,16 +32,15 @@ class RwRConfig:
 
     With a pull, the state of each landmark is p * carried + (1 - p) * f(z). p equals `pull` if the new landmark agrees
     with the carried one, and falls with their distance d: p = pull / (1 + (d / (r u))^2), where u is the standard
-    deviation of the heatmap and r is `release`. So sure landmarks that move (a blink) follow at once, and unsure ones
+    deviation of the heatmap and r is `release`. So sure landmarks that moved otherwise follow at once, and unsure ones
     stay. Latent channels use the median p of the landmarks.
 
     Attributes:
         max_iters: evaluations of the cell per frame, before the final one.
         final_evaluation: whether one more evaluation gives the landmarks.
         carry: how z*_{t-1} is moved: "unchanged", as in the original; "crop", resampled so that it keeps its place in
-            the frame when the crop moves; "face", like "crop", and before the pull it is also moved with the face, by
-            the similarity transform from the landmarks of the previous frame to the new ones.
-        follow: share of this last motion, in (0, 1]; the rest counts as jitter of the whole face.
+            the frame when the crop moves; "flow", like "crop", and each landmark's heatmap also moves with the optical
+            flow at the landmark. If the flow there and back differ by e, p is divided by 1 + (e / `MISMATCH`)^2.
         pull: p in [0, 1); 0 is faithful RwR.
         release: r, positive; infinity keeps the pull constant.
 
@@ -51,7 +51,6 @@ class RwRConfig:
     max_iters: int = 1
     final_evaluation: bool = True
     carry: Carry = "unchanged"
-    follow: float = 1.0
     pull: float = 0.0
     release: float = math.inf
 
@@ -59,7 +58,6 @@ class RwRConfig:
         check_integer("max_iters of RwR", self.max_iters, 1)
         check_flag("final_evaluation of RwR", self.final_evaluation)
         check_choice("carry of RwR", self.carry, get_args(Carry))
-        check_number("follow of RwR", self.follow, 0, 1, open_below=True)
         check_number("pull of RwR", self.pull, 0, 1, open_above=True)
         check_number("release of RwR", self.release, 0, open_below=True, infinite=True)
 
@@ -68,7 +66,7 @@ VARIANTS: dict[str, RwRConfig] = {
     "faithful": RwRConfig(),
     "carried": RwRConfig(carry="crop"),
     "damped": RwRConfig(pull=0.3),
-    "steady": RwRConfig(carry="face", follow=0.5, pull=0.4, release=0.5),
+    "steady": RwRConfig(carry="flow", pull=0.5, release=1.0),
 }
 """RwR of the original release; the same with the state moved with the crop; with a constant pull; and the variant with
 the least jitter at the same accuracy (see docs/video.md)."""
@@ -81,13 +79,17 @@ class Carried:
     Attributes:
         state: (B, Z, H, W), the start of the solve.
         keypoints: (B, K, 2) of this state.
+        trust: (B, K) in [0, 1], how well the motion of each landmark is known; None if it was not measured.
     """
 
     state: Tensor
     keypoints: Tensor
+    trust: Tensor | None = None
 
 
-def warm_start(config: RwRConfig, state: Tensor, keypoints: Tensor, moved: Tensor | None) -> Carried:
+def warm_start(
+    config: RwRConfig, state: Tensor, keypoints: Tensor, moved: Tensor | None, flow: Tensor | None = None
+) -> Carried:
     """The start of the next frames' solve.
 
     Args:
@@ -96,10 +98,44 @@ def warm_start(config: RwRConfig, state: Tensor, keypoints: Tensor, moved: Tenso
         keypoints: (B, K, 2) of the frames before.
         moved: (B, 2, 3) from the crops of the frames before to those of the next, see `change_of_crop`; None will do
             where `carry` is "unchanged".
+        flow: (B, 4, h, w) see `follow_flow`; None will do unless `carry` is "flow".
     """
     if config.carry == "unchanged":
         return Carried(state, keypoints)
-    return Carried(carry_state(state, moved), transform_points(keypoints, moved))
+    keypoints = transform_points(keypoints, moved)
+    if config.carry == "crop":
+        return Carried(carry_state(state, moved), keypoints)
+    steps, mismatch = follow_flow(flow, keypoints)
+    latent = steps.median(dim=1, keepdim=True).values.expand(-1, state.shape[1] - steps.shape[1], -1)
+    maps = moved.unsqueeze(1).repeat(1, state.shape[1], 1, 1)
+    maps[..., 2] += torch.cat([steps, latent], dim=1)
+    moved_state = carry_state(state.flatten(0, 1).unsqueeze(1), maps.flatten(0, 1)).view_as(state)
+    return Carried(moved_state, keypoints + steps, 1 / (1 + (mismatch / MISMATCH).square()))
+
+
+def follow_flow(flow: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
+    """The optical flow at some points.
+
+    Args:
+        flow: (B, 4, h, w) x, y of the motion from the earlier picture to the later one, and x, y of the motion back, in
+            [0, 1] of the crop; bilinear between the pixels, constant outside.
+        points: (B, K, 2) in the earlier picture.
+
+    Returns:
+        (B, K, 2) the motion, and (B, K) the distance from a point to where the flow back takes the moved point.
+    """
+    forward, backward = flow.chunk(2, dim=1)
+    steps = sample_field(forward, points)
+    return steps, (steps + sample_field(backward, points + steps)).norm(dim=2)
+
+
+def sample_field(field: Tensor, points: Tensor) -> Tensor:
+    """The values (B, K, C) of a field (B, C, h, w) at points (B, K, 2), as `carry_state` counts coordinates."""
+    height, width = field.shape[2:]
+    x, y = points.unbind(dim=2)
+    grid = torch.stack([2 * x + 1 / width - 1, 2 * y + 1 / height - 1], dim=2).unsqueeze(1)
+    found = F.grid_sample(field, grid, padding_mode="border", align_corners=False)
+    return found.squeeze(2).transpose(1, 2)
 
 
 def pull_back(config: RwRConfig, carried: Carried, found: Tensor, keypoints: Tensor, deviation: Tensor) -> Tensor:
@@ -115,10 +151,9 @@ def pull_back(config: RwRConfig, carried: Carried, found: Tensor, keypoints: Ten
     Returns:
         (B, Z, H, W).
     """
-    if config.carry == "face":
-        motion = partial_motion(fit_similarity(carried.keypoints, keypoints, deviation), config.follow)
-        carried = Carried(carry_state(carried.state, motion), transform_points(carried.keypoints, motion))
     pull = config.pull * agreement(carried.keypoints, keypoints, deviation, config.release)
+    if carried.trust is not None:
+        pull = pull * carried.trust
     latent = pull.median(dim=1, keepdim=True).values.expand(-1, found.shape[1] - keypoints.shape[1])
     return torch.lerp(found, carried.state, torch.cat([pull, latent], dim=1).unsqueeze(2).unsqueeze(3))
 
@@ -137,12 +172,6 @@ def agreement(carried: Tensor, found: Tensor, deviation: Tensor, release: float)
     """
     distance = (carried - found).norm(dim=2) / (release * deviation.clamp_min(SMALLEST_DEVIATION))
     return 1 / (1 + distance.square())
-
-
-def partial_motion(matrices: Tensor, share: float) -> Tensor:
-    """The affine maps (B, 2, 3) that move every point by a share of the given maps' motion."""
-    identity = torch.eye(2, 3, dtype=matrices.dtype, device=matrices.device)
-    return torch.lerp(identity.expand_as(matrices), matrices, share)
 
 
 def change_of_crop(before: Tensor, after: Tensor) -> Tensor:
@@ -193,47 +222,3 @@ def invert_2x2(matrices: Tensor) -> Tensor:
     (a, b), (c, d) = (row.unbind(dim=1) for row in matrices.unbind(dim=1))
     adjugate = torch.stack([d, -b, -c, a], dim=1).view(-1, 2, 2)
     return adjugate / (a * d - b * c).view(-1, 1, 1)
-
-
-def fit_similarity(source: Tensor, target: Tensor, deviation: Tensor) -> Tensor:
-    """The similarity transform from one set of landmarks to another, by reweighted least squares.
-
-    A landmark has the weight 1 / deviation^2. Landmarks that do not move with the face (a blink, the mouth) get less,
-    by the weights of a Cauchy distribution whose scale is computed from the median.
-
-    Args:
-        source: (B, K, 2).
-        target: (B, K, 2).
-        deviation: (B, K) standard deviation of the target.
-
-    Returns:
-        (B, 2, 3).
-    """
-    precision = deviation.clamp_min(SMALLEST_DEVIATION).square().reciprocal()
-    matrices = weighted_similarity(source, target, precision)
-    for _ in range(REWEIGHTINGS):
-        distance = (transform_points(source, matrices) - target).norm(dim=2) * precision.sqrt()
-        scale = 1.5 * distance.median(dim=1, keepdim=True).values + 1e-6
-        matrices = weighted_similarity(source, target, precision / (1 + (distance / scale).square()))
-    return matrices
-
-
-def weighted_similarity(source: Tensor, target: Tensor, weights: Tensor) -> Tensor:
-    """Rotation, scale and shift with the smallest weighted squared distance (Umeyama, TPAMI 1991; no reflection).
-
-    Args:
-        source: (B, K, 2), not all at one place.
-        target: (B, K, 2).
-        weights: (B, K), positive.
-
-    Returns:
-        (B, 2, 3).
-    """
-    share = (weights / weights.sum(dim=1, keepdim=True)).unsqueeze(2)
-    source_mean, target_mean = (share * source).sum(dim=1), (share * target).sum(dim=1)
-    x, y = (source - source_mean.unsqueeze(1)).unbind(dim=2)
-    u, v = (share * (target - target_mean.unsqueeze(1))).unbind(dim=2)
-    spread = (share.squeeze(2) * (x.square() + y.square())).sum(dim=1)
-    cosine, sine = (x * u + y * v).sum(dim=1) / spread, (x * v - y * u).sum(dim=1) / spread
-    linear = torch.stack([cosine, -sine, sine, cosine], dim=1).view(-1, 2, 2)
-    return torch.cat([linear, target_mean.unsqueeze(2) - linear @ source_mean.unsqueeze(2)], dim=2)
