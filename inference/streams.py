@@ -41,7 +41,7 @@ class RestartRule:
     """
 
     overlap: float = 0.3
-    residual: float = 1.0
+    residual: float = 0.7
 
     def __post_init__(self) -> None:
         check_number("overlap of the restart rule", self.overlap, 0, 1)

@@ -220,11 +220,11 @@ def fake_network() -> Iterator[Network]:
 def test_a_step_of_rwr_neither_waits_for_the_device_nor_copies_to_it(fake_network, variant):
     network = fake_network.with_solver(FixedPointConfig(max_evals=1, tol=0), True)
     images = torch.zeros(2, 3, 128, 128).contiguous(memory_format=torch.channels_last)
-    moved = torch.zeros(2, 2, 3)
+    moved, flow = torch.zeros(2, 2, 3), torch.zeros(2, 4, 32, 32)
     with Transfers() as transfers:
         embedded = network.embed(images)
         first = network.solve(embedded)
-        second = network.advance(VARIANTS[variant], embedded, first.z_star, first.keypoints, moved)
+        second = network.advance(VARIANTS[variant], embedded, first.z_star, first.keypoints, moved, flow)
     assert transfers.count == 0
     assert second.keypoints.device.type == "cuda"
     # Nothing of the shapes depends on values: the next step has inputs of the same form.

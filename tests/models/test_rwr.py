@@ -1,17 +1,20 @@
+import math
+
 import pytest
 import torch
 
 from models.heatmaps import soft_argmax
 from models.rwr import (
+    MISMATCH,
     Carried,
     RwRConfig,
     agreement,
     carry_state,
     change_of_crop,
-    fit_similarity,
+    follow_flow,
     invert_2x2,
-    partial_motion,
     pull_back,
+    sample_field,
     transform_points,
     warm_start,
 )
@@ -53,20 +56,52 @@ def test_a_change_of_crop_takes_a_point_of_the_frame_from_one_crop_to_the_other(
     torch.testing.assert_close(moved, transform_points(frame, after))
 
 
-def test_the_motion_of_a_face_is_found_although_some_landmarks_move_otherwise():
-    generator = torch.Generator().manual_seed(0)
-    source = torch.rand(1, 98, 2, dtype=torch.float64, generator=generator)
-    motion = similarity(1.05, 0.1, (0.02, -0.01))
-    target = transform_points(source, motion)
-    target[:, :15] += 0.2
-    found = fit_similarity(source, target, torch.full((1, 98), 0.01, dtype=torch.float64))
-    torch.testing.assert_close(found, motion, atol=2e-3, rtol=0)
+def test_a_field_is_read_between_its_pixels_and_goes_on_beyond_its_border():
+    field = torch.arange(8.0).view(1, 1, 1, 8).expand(1, 2, 8, 8)
+    points = torch.tensor([[[0.0, 0.5], [2.25 / 8, 0.1], [1.5, -0.5]]])
+    torch.testing.assert_close(sample_field(field, points)[0, :, 1], torch.tensor([0.0, 2.25, 7.0]))
 
 
-def test_a_partial_motion_goes_a_share_of_the_way():
-    motion, points = similarity(1.2, 0.4, (0.1, 0.2)), torch.rand(1, 5, 2, dtype=torch.float64)
-    way = transform_points(points, motion) - points
-    torch.testing.assert_close(transform_points(points, partial_motion(motion, 0.25)) - points, 0.25 * way)
+def test_a_flow_that_leads_back_has_no_mismatch_and_another_has_the_distance():
+    flow = torch.tensor([0.1, -0.05, -0.1, 0.05]).view(1, 4, 1, 1).expand(1, 4, 16, 16).clone()
+    points = torch.full((1, 3, 2), 0.5)
+    steps, mismatch = follow_flow(flow, points)
+    torch.testing.assert_close(steps, torch.tensor([0.1, -0.05]).expand(1, 3, 2))
+    torch.testing.assert_close(mismatch, torch.zeros(1, 3))
+    flow[:, 2:] = 0
+    torch.testing.assert_close(follow_flow(flow, points)[1], torch.full((1, 3), math.hypot(0.1, 0.05)))
+
+
+def test_a_warm_start_by_flow_moves_every_heatmap_with_the_picture_at_its_landmark():
+    centres = torch.tensor([[0.3, 0.5], [0.7, 0.5], [0.7, 0.6]], dtype=torch.float64)
+    heatmaps, moved = gaussian_heatmaps(centres), similarity(1.05, 0.1, (0.02, -0.03))
+    before, _ = soft_argmax(heatmaps)
+    state = torch.cat([heatmaps, heatmaps[:, :1]], dim=1)
+    # The left half of the picture moves by two pixels of a heatmap to the right, the other half by one up.
+    flow = torch.zeros(1, 4, 64, 64, dtype=torch.float64)
+    flow[:, 0, :, :32], flow[:, 2, :, :32] = 2 / 32, -2 / 32
+    flow[:, 1, :, 32:], flow[:, 3, :, 32:] = -1 / 32, 1 / 32
+    carried = warm_start(RwRConfig(carry="flow"), state, before, moved, flow)
+    steps = torch.tensor([[2 / 32, 0], [0, -1 / 32], [0, -1 / 32]], dtype=torch.float64)
+    torch.testing.assert_close(carried.keypoints[0], transform_points(before, moved)[0] + steps)
+    torch.testing.assert_close(carried.trust, torch.ones(1, 3, dtype=torch.float64))
+    after, _ = soft_argmax(carried.state)
+    torch.testing.assert_close(after[:, :3], carried.keypoints, atol=1e-3, rtol=0)
+    # The latent channel moves with the median landmark.
+    torch.testing.assert_close(after[0, 3], transform_points(before, moved)[0, 0] + steps[1], atol=1e-3, rtol=0)
+
+
+def test_the_pull_of_a_landmark_falls_to_a_half_where_the_flow_back_misses_by_the_limit():
+    state, keypoints = torch.rand(1, 2, 8, 8), torch.full((1, 2, 2), 0.5)
+    still = torch.eye(2, 3).unsqueeze(0)
+    flow = torch.zeros(1, 4, 8, 8)
+    flow[:, 2] = MISMATCH
+    config = RwRConfig(carry="flow", pull=0.6)
+    carried = warm_start(config, state, keypoints, still, flow)
+    torch.testing.assert_close(carried.state, state)
+    found = torch.rand(1, 2, 8, 8)
+    mixed = pull_back(config, carried, found, keypoints, torch.full((1, 2), 0.1))
+    torch.testing.assert_close(mixed, 0.3 * state + 0.7 * found)
 
 
 def test_agreement_falls_to_a_half_at_the_release():
@@ -108,7 +143,7 @@ def test_a_map_that_is_flat_spoils_no_state_beside_it():
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("max_iters", 0), ("carry", "away"), ("pull", 1.0), ("pull", -0.1), ("follow", 0.0), ("release", 0.0)],
+    [("max_iters", 0), ("carry", "away"), ("pull", 1.0), ("pull", -0.1), ("release", 0.0)],
 )
 def test_an_option_out_of_range_is_named(option, value):
     with pytest.raises(ValueError, match=option):
