@@ -4,8 +4,9 @@ python benchmarks/depth.py --faces FACES --clips WFLW_V --initial_weights W --ou
 python benchmarks/depth.py ... --only "depth 0-4" "gate, pairs" --only_report
 
 FACES is a folder of faces in the format of WFLW with the lists `train` and `test`, WFLW_V a folder of clips. Every run
-starts with the backbone of W and a new cell at 64 pixels, and sees the same number of samples. Its folder gets weights
-and measurements.json; the output folder gets table.md and curves.png. Measured runs are not repeated.
+starts with the backbone of W and a new cell at 64 pixels, and sees the same number of samples. The runs "from scratch"
+start with a new backbone, and see four times as many. The folder of a run gets weights and measurements.json; the
+output folder gets table.md and curves.png. Measured runs are not repeated.
 """
 
 import argparse
@@ -24,6 +25,8 @@ from utils.command_line import given_path, positive_integer, run, script_parser
 ROOT = Path(__file__).resolve().parents[1]
 IMAGE_SIZE = 64
 MEASUREMENTS = "measurements.json"
+SCRATCH = 4
+"""Samples of a run from scratch, over those of the others."""
 PAIRS = ("--min_depth", "1", "--pair_probability", "0.4", "--jitter_weight", "2", "--warm_start_probability", "0")
 GATE = ("--gate", "learned", "--gate_start", "0.5")
 RUNS: dict[str, tuple[str, ...]] = {
@@ -41,12 +44,15 @@ RUNS: dict[str, tuple[str, ...]] = {
     "gate": GATE,
     "gate, pairs": (*GATE, *PAIRS),
     "gate, pairs, crop": (*GATE, *PAIRS, "--pair_carry", "crop"),
+    "from scratch": (),
+    # Operations per frame of RwR: 95 % of those of the run before.
+    "from scratch, stem and wide cell": ("--backbone", "stem", "--cell_width", "40"),
 }
 """Options of each run; by default `jfb` tracks one evaluation after 0 to 4 untracked ones."""
 COMMON = (
     *("--gate", "none", "--pair_probability", "0", "--warm_start_probability", "0.3", "--min_depth", "0"),
     *("--pose_boost", "10"),
-    *("--preset", "mini", "--image_size", str(IMAGE_SIZE), "--initial_part", "backbone", "--max_depth", "4"),
+    *("--preset", "mini", "--image_size", str(IMAGE_SIZE), "--max_depth", "4"),
     *("--epochs", "1", "--batch_size", "16", "--learning_rate", "1e-3", "--warm_up", "0.05", "--ema_decay", "0.99"),
 )
 
@@ -81,7 +87,7 @@ def main() -> None:
         folder = args.output_folder / name.replace(", ", "_").replace(" ", "_")
         if (folder / MEASUREMENTS).exists():
             continue
-        train(folder, RUNS[name], args)
+        train(folder, name, args)
         steps = steps or list(stream_crops(clips, len(clips), IMAGE_SIZE))
         model = load_checkpoint(folder / "weights.safetensors").to(memory_format=torch.channels_last)
         measured = {"name": name, **measure_faces(model, args.faces), **measure_clips(model, clips, steps)}
@@ -98,12 +104,16 @@ def main() -> None:
     draw(rows, args.output_folder / "curves.png")
 
 
-def train(folder: Path, options: tuple[str, ...], args: argparse.Namespace) -> None:
+def train(folder: Path, name: str, args: argparse.Namespace) -> None:
     """One run of the training script."""
     command = [sys.executable, ROOT / "train_LDEQ_WFLW.py", "--dataset_path", args.faces, "--output_folder", folder]
-    command += ["--initial_weights", args.initial_weights, "--samples_per_epoch", args.samples, "--workers", 0]
-    command += ["--resume"] if (folder / "state.pt").exists() else []
-    subprocess.run([*map(str, command), *COMMON, *options], check=True, cwd=ROOT)
+    if name.startswith("from scratch"):
+        command += ["--samples_per_epoch", SCRATCH * args.samples]
+    else:
+        command += ["--initial_weights", args.initial_weights, "--initial_part", "backbone"]
+        command += ["--samples_per_epoch", args.samples]
+    command += ["--workers", 0, *(["--resume"] if (folder / "state.pt").exists() else [])]
+    subprocess.run([*map(str, command), *COMMON, *RUNS[name]], check=True, cwd=ROOT)
 
 
 if __name__ == "__main__":

@@ -128,6 +128,8 @@ class RunOptions:
         preset: network and defaults, changed by the named options.
         backbone: name of the backbone; None for the preset's.
         image_size: side of the network's input; None for the preset's.
+        cell_width: channels of the cell at its finest level; None for the preset's.
+        cell_width_increment: further channels at each coarser level; None for the preset's.
         gate: share of the new heatmaps in the cell's output; None for the preset's.
         gate_start: value of that share, or initial value of a learned gate; None for the preset's.
         max_evals: budget of the network's solver; None for the preset's.
@@ -148,6 +150,8 @@ class RunOptions:
     preset: str = "mini"
     backbone: str | None = None
     image_size: int | None = None
+    cell_width: int | None = None
+    cell_width_increment: int | None = None
     gate: str | None = None
     gate_start: float | None = None
     max_evals: int | None = None

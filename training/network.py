@@ -11,6 +11,9 @@ from models.deq import GradientConfig
 from training.config import InitialPart, RunOptions, TrainingConfig
 from utils.errors import CheckpointError, OptionError
 
+NAMED = ("backbone", "image_size", "cell_width", "cell_width_increment", "gate", "gate_start")
+"""Options of a run that replace those of its preset."""
+
 
 def build_network(options: RunOptions, config: TrainingConfig) -> LDEQ:
     """The preset's network with the named changes; its weights are random or read from files.
@@ -20,7 +23,7 @@ def build_network(options: RunOptions, config: TrainingConfig) -> LDEQ:
         CheckpointError: the weights are of another network.
     """
     network = NETWORKS[options.preset]
-    named = {name: getattr(options, name) for name in ("backbone", "image_size", "gate", "gate_start")}
+    named = {name: getattr(options, name) for name in NAMED}
     changes: dict[str, Any] = {name: value for name, value in named.items() if value is not None}
     solver = replace(network.solver, max_evals=options.max_evals) if options.max_evals else network.solver
     gradient = GradientConfig(rule=config.gradient, phantom_steps=config.phantom_steps)
