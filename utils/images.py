@@ -1,17 +1,21 @@
 """From a picture to the tensor that the network takes: crop, size, channels."""
 
+import functools
 import io
 import re
 import warnings
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, NamedTuple, get_args
 
 import cv2
 import numpy as np
+import simplejpeg
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
+from PIL.JpegImagePlugin import JpegImageFile
 
 from utils.errors import InputError
+from utils.progress import print_warning
 from utils.reading import read_bytes
 from utils.values import check_choice
 
@@ -19,6 +23,11 @@ ColourOrder = Literal["bgr", "rgb"]
 
 MAX_PIXELS = 150_000_000
 """Most pixels of a picture; more would take gigabytes of memory."""
+
+JPEG_START = b"\xff\xd8\xff"
+
+MISSING_DATA = "[Pp]remature end|bad (Huffman|arithmetic) code|instead of RST|Inconsistent progression"
+"""The reports of libjpeg on data that are missing or meaningless."""
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 
@@ -38,20 +47,50 @@ def read_bgr(path: Path) -> tuple[np.ndarray, bytes]:
         InputError: If the file cannot be read, is too large, or cannot be decoded, for example because it is truncated.
     """
     content = read_bytes(path)
-    size = _declared_size(content)
-    if size is not None and size[0] * size[1] > MAX_PIXELS:
-        raise InputError(
-            f"{path}: a picture of {size[0] * size[1]:,} pixels is more than {MAX_PIXELS:,}; make it smaller"
-        )
+    header = _read_header(content)
+    if header is not None and header.pixels > MAX_PIXELS:
+        raise InputError(f"{path}: a picture of {header.pixels:,} pixels is more than {MAX_PIXELS:,}; make it smaller")
+    # Without a size from the header, libjpeg could be made to allocate gigabytes.
+    is_jpeg = header is not None and content.startswith(JPEG_START)
+    jpeg, report = _decode_jpeg(content) if is_jpeg else (None, "")
+    # Data that are missing are made up by libjpeg. Bytes that it skips may be damage, or padding as some cameras write
+    # it, and odd headers are common: those pictures stay usable.
+    if re.search(MISSING_DATA, report):
+        raise InputError(f"{path}: is damaged ({report}); get it again")
+    picture = jpeg if header is not None and header.is_upright and jpeg is not None else _decode(content)
+    if picture is None or _is_broken_tiff(content):
+        raise InputError(f"{path}: cannot be decoded as a picture; it is damaged or has another format")
+    if report:
+        _warn_once(f"{path}: may be damaged ({report}); look at it, or get it again")
+    return picture, content
+
+
+def _decode(content: bytes) -> np.ndarray | None:
+    """The picture as OpenCV decodes it, rotated according to its metadata; None if it refuses."""
     try:
         # Unlike imread, imdecode refuses a truncated file instead of filling the rest with grey.
         picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
     except cv2.error:
         # On some damaged files OpenCV raises instead.
-        picture = None
-    if picture is None or picture.size == 0 or _is_broken_tiff(content):
-        raise InputError(f"{path}: cannot be decoded as a picture; it is damaged or has another format")
-    return picture, content
+        return None
+    return None if picture is None or picture.size == 0 else picture
+
+
+def _decode_jpeg(content: bytes) -> tuple[np.ndarray | None, str]:
+    """The pixels of a JPEG, which are those of OpenCV but not rotated, or None and what libjpeg reports.
+
+    OpenCV would print the report to stderr, without the file, and make it a picture.
+    """
+    try:
+        return simplejpeg.decode_jpeg(content, "BGR"), ""
+    except ValueError as error:
+        return None, str(error)
+
+
+@functools.cache
+def _warn_once(text: str) -> None:
+    """Print a warning, in a process once: training reads a picture many times."""
+    print_warning(text)
 
 
 def _is_broken_tiff(content: bytes) -> bool:
@@ -70,19 +109,35 @@ def _is_broken_tiff(content: bytes) -> bool:
     return False
 
 
-def _declared_size(content: bytes) -> tuple[int, int] | None:
-    """Width and height from the header of a picture, before it is decoded; None if Pillow cannot tell."""
+class _Header(NamedTuple):
+    """What the header says: the number of pixels, and whether it is a JPEG that is to be shown as it is stored."""
+
+    pixels: int
+    is_upright: bool
+
+
+def _read_header(content: bytes) -> _Header | None:
+    """The header of a picture, before it is decoded; None if Pillow cannot read it."""
     try:
         # Pillow warns about large pictures and refuses very large ones; the limit here is our own.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(content)) as picture:
-                return picture.size
+                return _Header(picture.width * picture.height, _is_upright(picture))
     except Image.DecompressionBombError as error:
         found = re.search(r"\((\d+) pixels\)", str(error))
-        return (int(found[1]), 1) if found else (MAX_PIXELS + 1, 1)
+        return _Header(int(found[1]) if found else MAX_PIXELS + 1, True)
     except Exception:  # Pillow raises many kinds of error on a damaged header
         return None
+
+
+def _is_upright(picture: Image.Image) -> bool:
+    """Whether the metadata of a JPEG say surely that it is to be shown as it is stored."""
+    try:
+        # For a PNG Pillow would decode the whole picture.
+        return isinstance(picture, JpegImageFile) and picture.getexif().get(ExifTags.Base.Orientation, 1) == 1
+    except Exception:  # Pillow raises many kinds of error on damaged metadata
+        return False
 
 
 def check_picture(picture: np.ndarray) -> None:
