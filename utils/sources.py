@@ -9,11 +9,13 @@ import socket
 import sys
 import warnings
 from collections.abc import Generator, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import av
+import av.logging
 import cv2
 import numpy as np
 from PIL import Image, ImageOps
@@ -203,7 +205,7 @@ def damage_flags(path: Path | None) -> Generator[bool]:
 
     FFmpeg replaces what it cannot decode by parts of other frames, and OpenCV does not say so. So the video is decoded
     once more, without the filter that smooths block edges: in about two thirds of the time of the first decoding.
-    Damage that gives a valid stream again is not found.
+    Damage that gives a valid stream again is not found, except in FFV1, whose frames have checksums.
 
     Args:
         path: the video; None for a source without a file, which has no flags.
@@ -215,10 +217,29 @@ def damage_flags(path: Path | None) -> Generator[bool]:
             video = container.streams.best("video")
             video.codec_context.thread_count = 1
             video.codec_context.options = {"skip_loop_filter": "all"}
-            for frame in container.decode(video):
-                yield bool(frame.is_corrupt)
+            frames = container.decode(video)
+            # FFV1 does not mark a frame whose checksum is wrong.
+            messages_of = _decoder_errors if video.codec_context.name == "ffv1" else partial(nullcontext, "")
+            while True:
+                with messages_of() as messages:
+                    frame = next(frames, None)
+                if frame is None:
+                    return
+                yield bool(frame.is_corrupt) or "CRC mismatch" in str(messages)
     except (av.error.FFmpegError, AttributeError):  # no video stream: the reader reports it
         return
+
+
+@contextmanager
+def _decoder_errors() -> Iterator[list[tuple[int, str, str]]]:
+    """The errors that FFmpeg reports in this thread inside the block: level, part of FFmpeg, message."""
+    level = av.logging.get_level()
+    av.logging.set_level(av.logging.ERROR)
+    try:
+        with av.logging.Capture() as messages:
+            yield messages
+    finally:
+        av.logging.set_level(level)
 
 
 def open_video(path: Path) -> cv2.VideoCapture:

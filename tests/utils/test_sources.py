@@ -6,6 +6,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import av.logging
 import cv2
 import numpy as np
 import pytest
@@ -123,6 +124,37 @@ def test_a_frame_that_the_decoder_repairs_is_a_reason_for_a_warning(tmp_path, ca
     assert any(flags) and len(flags) == expected
     assert len(list(read_frames(open_source(str(path))))) == expected
     assert f"warning: {path}: frame {flags.index(True)} " in capsys.readouterr().err
+
+
+def write_lossless(path: Path, count: int, **options: str) -> None:
+    generator = np.random.default_rng(0)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=25, options=options)
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
+        for _ in range(count):
+            frame = generator.integers(0, 256, (48, 64, 3), dtype=np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="bgr24")))
+        container.mux(stream.encode())
+
+
+@pytest.mark.parametrize("options", [{"level": "1"}, {"level": "3", "slices": "4"}, {"level": "3", "slicecrc": "0"}])
+def test_a_whole_lossless_video_has_no_damaged_frame(options, tmp_path: Path):
+    write_lossless(tmp_path / "whole.mkv", 8, **options)
+    assert list(damage_flags(tmp_path / "whole.mkv")) == [False] * 8
+
+
+def test_a_lossless_frame_whose_checksum_is_wrong_is_a_reason_for_a_warning(tmp_path: Path, capsys):
+    path = tmp_path / "damaged.mkv"
+    write_lossless(path, 8)
+    level = av.logging.get_level()
+    path.write_bytes(damage_one_frame(path.read_bytes()))
+    flags = list(damage_flags(path))
+    assert len(flags) == 8 and sum(flags) == 1
+    assert av.logging.get_level() == level
+    assert len(list(read_frames(open_source(str(path))))) == 8
+    assert capsys.readouterr().err == (
+        f"warning: {path}: frame {flags.index(True)} is damaged; landmarks there and just after may be wrong\n"
+    )
 
 
 def test_an_interlaced_video_is_read_or_refused_by_name(tmp_path: Path):
