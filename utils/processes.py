@@ -2,6 +2,8 @@
 
 import os
 import signal
+import socket
+from datetime import timedelta
 from typing import Any, NamedTuple
 
 import cv2
@@ -9,6 +11,11 @@ import torch
 from torch import distributed
 
 from utils.errors import UserError
+
+LARGEST_PORT = 65_535
+
+LONGEST_WAIT = timedelta(minutes=5)
+"""How long a process waits at the start for the others."""
 
 
 class Process(NamedTuple):
@@ -52,12 +59,24 @@ def start_process(device: torch.device) -> Process:
     rank, size, port = (os.environ.get(name, "") for name in ("RANK", "WORLD_SIZE", "MASTER_PORT"))
     if not (rank.isdecimal() and size.isdecimal() and int(rank) < int(size)):
         raise UserError(f"RANK={rank} of WORLD_SIZE={size} is no process; start the script with torchrun")
-    if not port.isdecimal():
+    if not port.isdecimal() or int(port) > LARGEST_PORT:
         raise UserError(f"MASTER_PORT={port} is no port; start the script with torchrun")
+    host = os.environ.get("MASTER_ADDR", "")
     try:
-        distributed.init_process_group(backend)
-    except ValueError as error:
-        raise UserError(f"the processes cannot find each other ({error}); start them with torchrun") from error
+        # PyTorch would wait for such a host to appear.
+        socket.getaddrinfo(host or None, int(port))
+    except (OSError, UnicodeError) as error:
+        raise UserError(f"MASTER_ADDR={host} is no host ({error}); start the script with torchrun") from error
+    try:
+        store, own_rank, count = next(distributed.rendezvous("env://", timeout=LONGEST_WAIT))
+        # The limit is for the start only: later a process may wait long for the slowest.
+        distributed.init_process_group(backend, store=store, rank=own_rank, world_size=count)
+    except (ValueError, distributed.DistError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"the processes cannot find each other at MASTER_ADDR={host}, MASTER_PORT={port} ({reason}); start them "
+            "with torchrun"
+        ) from error
     return Process(distributed.get_rank(), distributed.get_world_size(), device)
 
 

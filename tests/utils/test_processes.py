@@ -1,7 +1,11 @@
+import socket
+from datetime import timedelta
+
 import pytest
 import torch
 from torch.distributed import TCPStore
 
+from utils import processes
 from utils.errors import UserError
 from utils.processes import Process, gather, is_first_report, start_process
 
@@ -55,6 +59,26 @@ def test_an_environment_that_is_not_that_of_torchrun_is_said_so(rank: str, size:
     monkeypatch.setenv("RANK", rank)
     monkeypatch.setenv("WORLD_SIZE", size)
     with pytest.raises(UserError, match=f"RANK={rank} of WORLD_SIZE={size} .*torchrun"):
+        start_process(torch.device("cpu"))
+
+
+def test_a_host_that_does_not_exist_is_named_at_once(monkeypatch: pytest.MonkeyPatch):
+    host = "no-such-host.invalid"
+    for name, value in (("RANK", "1"), ("WORLD_SIZE", "2"), ("MASTER_ADDR", host), ("MASTER_PORT", "29500")):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=f"MASTER_ADDR={host} is no host"):
+        start_process(torch.device("cpu"))
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_a_process_without_the_others_ends_in_time_and_names_the_place(rank: str, monkeypatch: pytest.MonkeyPatch):
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = str(unused.getsockname()[1])
+    for name, value in (("RANK", rank), ("WORLD_SIZE", "2"), ("MASTER_ADDR", "127.0.0.1"), ("MASTER_PORT", port)):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(processes, "LONGEST_WAIT", timedelta(seconds=1))
+    with pytest.raises(UserError, match=f"cannot find each other at MASTER_ADDR=127.0.0.1, MASTER_PORT={port}"):
         start_process(torch.device("cpu"))
 
 
