@@ -24,6 +24,9 @@ def read_log(path: Path) -> pd.DataFrame:
         return pd.DataFrame(columns=["epoch", *CURVES])
     try:
         rows = pd.read_csv(path)
+        # A log has a row from the beginning: a file of one line is not a log, or its lines have run together.
+        if rows.empty:
+            raise ValueError("no row")
         # The speed of an epoch is unknown if a run was stopped after its last step.
         if rows[["epoch", *CURVES]].astype(float).isna().any(axis=None):
             raise ValueError("a row is cut off")

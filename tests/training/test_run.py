@@ -268,6 +268,10 @@ def log_that_is_cut(folder: Path) -> None:
     (folder / "log.csv").write_text(f"{head}\n{','.join(row.split(',')[:4])}")
 
 
+def log_in_one_line(folder: Path) -> None:
+    (folder / "log.csv").write_text(",".join((folder / "log.csv").read_text().splitlines()) + "\n")
+
+
 def folder_for_the_log(folder: Path) -> None:
     (folder / "log.csv").unlink()
     (folder / "log.csv").mkdir()
@@ -296,6 +300,7 @@ def folder_for_the_log(folder: Path) -> None:
         (state_with_a_changed_byte, ("state.pt", "does not match its checksum")),
         (log_of_something_else, ("log.csv", "not the log of a run")),
         (log_that_is_cut, ("log.csv", "not the log of a run")),
+        (log_in_one_line, ("log.csv", "not the log of a run")),
         (folder_for_the_log, ("log.csv", "not the log of a run")),
     ],
 )
