@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike
 
+from utils.arrays import to_numbers
 from utils.errors import OptionError
 from utils.geometry import box_overlap
 from utils.images import check_picture
@@ -93,8 +94,8 @@ def detect_faces(detector: FaceDetector, frame: np.ndarray) -> np.ndarray:
     name = f"detect of the detector {type(detector).__name__}"
     expected = "must return numbers of shape (N, 5), x1 y1 x2 y2 score, a row for each face"
     try:
-        boxes = np.asarray(found, dtype=np.float64)
-    except (TypeError, ValueError) as error:
+        boxes = to_numbers(name, found)
+    except OptionError as error:
         raise OptionError(f"{name} {expected}, not {_describe(found)}") from error
     if boxes.ndim and not boxes.size:
         return boxes.reshape(0, 5)

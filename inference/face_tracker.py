@@ -103,7 +103,7 @@ class FaceTracker:
     ):
         check_instance("rules", rules, FollowingRules, optional=True)
         if detector is not None and not hasattr(detector, "detect"):
-            raise OptionError(f"detector must have a method detect, not be {detector!r}")
+            raise OptionError(f"detector must have a method detect, not be {type(detector).__name__}")
         self.tracker = BoxTracker(
             model, config, precision=precision, colour=colour, engine=engine, cuda_graphs=cuda_graphs
         )

@@ -13,6 +13,7 @@ from inference.results import Face
 from utils.errors import InputError, OutputError
 from utils.files import Aside, csv_line, written
 from utils.reading import open_array, read_table
+from utils.values import check_instance
 
 LANDMARK_SUFFIXES = (".jsonl", ".csv")
 
@@ -108,6 +109,7 @@ def read_boxes(path: Path) -> dict[int, dict[int, np.ndarray]]:
     Raises:
         InputError: If it has another format, a number is missing or not finite, or a box has no area.
     """
+    check_instance("path", path, Path)
     if path.suffix.lower() == ".npy":
         boxes = _read_array(path)
     elif path.suffix.lower() == ".csv":

@@ -8,11 +8,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from inference.engines import Engine, EngineName, Precision
-from inference.predictor import check_boxes, crop_faces
+from inference.predictor import crop_faces
 from inference.results import Face, to_frame
 from inference.streams import RestartRule, Streams
 from models.ldeq import LDEQ
 from models.rwr import VARIANTS, RwRConfig
+from utils.arrays import to_numbers
 from utils.crops import CROP_RULES, CropRule
 from utils.geometry import box_overlap, steady_box
 from utils.images import ColourOrder, check_picture
@@ -131,7 +132,7 @@ class BoxTracker:
         if not boxes:
             return {}
         numbers = list(boxes)
-        given = check_boxes([np.asarray(boxes[number]) for number in numbers])
+        given = np.stack([to_numbers(f"the box of face {number}", boxes[number], (4,)) for number in numbers])
         first = np.array([self._is_first(number, box) for number, box in zip(numbers, given, strict=True)])
         if self.config.crop.steady:
             given = np.stack(

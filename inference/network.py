@@ -100,13 +100,20 @@ class Network:
         config: configuration of the network, with the solver in use.
 
     Raises:
-        OptionError: If the engine is missing, or does not support the device or precision.
+        OptionError: If the weights are not float32 with values, or the engine is missing, or does not support the
+            device or precision.
         CheckpointError: If the engine needs an export and there is none.
     """
 
     def __init__(self, model: LDEQ, precision: Precision = "fp32", engine: EngineName | Engine = "auto"):
         check_instance("model", model, LDEQ)
         check_choice("precision", precision, get_args(Precision))
+        weight = next(model.parameters())
+        if weight.is_meta or weight.dtype != torch.float32:
+            raise OptionError(
+                f"model must have float32 weights with values, not {weight.dtype} on {weight.device}; "
+                "use model.float(), and precision for a lower one"
+            )
         self.model = model.eval()
         self.config = model.config
         self.engine = engine if hasattr(engine, "embed") else open_engine(model, engine, precision)

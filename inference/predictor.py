@@ -12,8 +12,8 @@ from inference.flip import mean_with_mirrored
 from inference.results import Face, to_frame
 from inference.streams import Streams
 from models.ldeq import LDEQ
+from utils.arrays import to_numbers
 from utils.crops import CROP_RULES, CropRule, crop_box
-from utils.errors import OptionError
 from utils.images import ColourOrder, check_picture, to_network_input, to_rgb
 from utils.values import check_choice, check_flag, check_instance
 
@@ -83,10 +83,7 @@ def check_boxes(boxes: ArrayLike) -> np.ndarray:
     Raises:
         ValueError: If they have another shape, or are not numbers.
     """
-    try:
-        boxes = np.asarray(boxes, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise OptionError(f"boxes must be numbers of shape (N, 4), x1 y1 x2 y2: {error}") from error
+    boxes = to_numbers("boxes (N, 4), x1 y1 x2 y2,", boxes)
     if boxes.ndim and not len(boxes):
         return boxes.reshape(0, 4)
     if boxes.ndim != 2 or boxes.shape[1] != 4:

@@ -11,11 +11,13 @@ from PIL import Image
 from models.config import LDEQConfig
 from models.ldeq import LDEQOutput
 from solvers import Status
+from utils.arrays import to_numbers
 from utils.drawing import draw_face
 from utils.geometry import landmark_box, transform_points
 from utils.images import ColourOrder, to_rgb
 from utils.landmark_groups import landmark_group
 from utils.pictures import Picture, to_bgr
+from utils.values import check_value, plain
 
 DECIMALS = 3
 """Decimals of pixel coordinates in files."""
@@ -83,6 +85,9 @@ class Face:
         number: in a picture the index of its box; in a video from 0 in the order of appearance. A face that comes back
             gets a new number.
         score: score of its last detection, in (0, 1); NaN if the box was given.
+
+    Raises:
+        OptionError: If a field has another kind or shape; the message names it.
     """
 
     landmarks: np.ndarray
@@ -92,6 +97,19 @@ class Face:
     residual: float
     number: int = 0
     score: float = float("nan")
+
+    def __post_init__(self) -> None:
+        # The class is frozen, so its fields are set like this.
+        landmarks = to_numbers("landmarks of a face", self.landmarks, (None, 2))
+        object.__setattr__(self, "landmarks", landmarks)
+        for name, shape in (("uncertainty", (len(landmarks),)), ("box", (4,))):
+            object.__setattr__(self, name, to_numbers(f"{name} of a face", getattr(self, name), shape))
+        for name in ("evaluations", "number"):
+            value = plain(getattr(self, name))
+            check_value(f"{name} of a face", value, int)
+            object.__setattr__(self, name, value)
+        for name in ("residual", "score"):
+            object.__setattr__(self, name, float(to_numbers(f"{name} of a face", getattr(self, name), ())))
 
     @property
     def failed(self) -> bool:

@@ -185,13 +185,19 @@ def save_checkpoint(model: LDEQ, path: str | os.PathLike[str], dtype: torch.dtyp
         dtype: dtype of the stored floating-point weights, for example torch.float16 for half the size; None keeps it.
 
     Raises:
-        OptionError: If the model or the path is of another type, or `dtype` is not a floating-point type that
-            `load_checkpoint` reads.
+        OptionError: If the model or the path is of another type, the model is on the device "meta", or `dtype` is not
+            a floating-point type that `load_checkpoint` reads.
         OutputError: If a weight is not finite or overflows `dtype`, or the file cannot be written.
     """
     check_instance("model", model, LDEQ)
     check_instance("path", path, str | os.PathLike)
+    check_instance("dtype of a checkpoint", dtype, torch.dtype, optional=True)
     path = Path(path)
+    for name, tensor in model.state_dict().items():
+        if tensor.is_meta:
+            raise OptionError(
+                f"model must hold values, but its weight {name} is on device meta; load the weights first"
+            )
     if dtype is not None and dtype not in STORED_TYPES:
         names = ", ".join(str(kind) for kind in STORED_TYPES)
         raise OptionError(f"dtype of a checkpoint must be one of {names}, not {dtype}")

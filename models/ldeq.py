@@ -26,6 +26,7 @@ from models.config import LDEQConfig
 from models.deq import deq, repeat
 from models.heatmaps import exponential_heatmaps, soft_argmax
 from solvers import Solution, SolverConfig
+from utils.errors import OptionError
 from utils.values import check_instance
 
 
@@ -47,6 +48,20 @@ class LDEQOutput:
     heatmaps: Tensor
     z_star: Tensor
     solution: Solution | None
+
+
+def _check_dense(name: str, values: Tensor) -> None:
+    """Check that an argument is a tensor of floating-point numbers that is neither sparse nor nested, else OptionError.
+
+    The network itself computes in the dtype and on the device of its weights.
+    """
+    check_instance(name, values, Tensor)
+    if values.layout != torch.strided or not values.is_floating_point():
+        raise OptionError(
+            f"{name} must be a dense tensor of floating-point numbers, not {values.layout} {values.dtype}"
+        )
+    if values.is_nested:
+        raise OptionError(f"{name} must be a dense tensor of floating-point numbers, not a nested one")
 
 
 class LDEQ(nn.Module):
@@ -77,6 +92,7 @@ class LDEQ(nn.Module):
         Raises:
             ValueError: the images have another shape.
         """
+        _check_dense("images", images)
         size = self.config.image_size
         if images.dim() != 4 or images.shape[1:] != (3, size, size):
             raise ValueError(f"images must be (B, 3, {size}, {size}), not {tuple(images.shape)}")
@@ -112,6 +128,7 @@ class LDEQ(nn.Module):
         embedded = self.embed(images)
         start = self.initial_state(embedded)
         if z0 is not None:
+            _check_dense("z0", z0)
             if z0.shape != start.shape:
                 raise ValueError(f"z0 must be {tuple(start.shape)}, not {tuple(z0.shape)}")
             start.copy_(z0)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from solvers.compaction import Departure
-from solvers.contract import SolverConfig, is_number, require, require_count, require_size
+from solvers.contract import SolverConfig, is_number, require, require_choice, require_count, require_size
 
 Ridge = Literal["relative", "absolute"]
 
@@ -44,7 +44,7 @@ class AndersonConfig(SolverConfig):
         super().__post_init__()
         require_count("m", self.m)
         require_size("lam", self.lam)
-        require(self.ridge in get_args(Ridge), "ridge", self.ridge, "'relative' or 'absolute'")
+        require_choice("ridge", self.ridge, get_args(Ridge))
         require(is_number(self.beta) and 0 < self.beta <= 1, "beta", self.beta, "in (0, 1]")
 
     def start(self, z0: Tensor) -> "AndersonMethod":

@@ -8,6 +8,8 @@ from torch import Tensor
 from solvers.compaction import Departure
 from solvers.contract import Map
 
+STATE_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
 
 class StateLayout:
     """Flattens a state (n, ...) to (n, N) and back; contiguous and channels-last states are not copied."""
@@ -47,9 +49,9 @@ class CheckedMap:
     def __init__(self, f: Map, z0: Tensor, args: Sequence[Tensor]):
         if not isinstance(z0, Tensor):
             raise ValueError(f"z0 must be a tensor (B, ...), not {type(z0).__name__}")
-        if z0.layout != torch.strided or z0.device.type == "meta":
+        if z0.is_nested or z0.layout != torch.strided or z0.device.type == "meta":
             raise ValueError(f"z0 must be a dense tensor with values, not {z0.layout} on {z0.device}")
-        if not z0.is_floating_point() or z0.dim() < 1 or z0.numel() == 0:
+        if z0.dtype not in STATE_TYPES or z0.dim() < 1 or z0.numel() == 0:
             raise ValueError(f"z0 must be a non-empty floating-point batch, not {z0.dtype} of shape {tuple(z0.shape)}")
         if not callable(f):
             raise ValueError(f"f must be a function from tensors to a tensor, not {type(f).__name__}")
@@ -88,7 +90,7 @@ class CheckedMap:
     def _check(self, image: Tensor, z: Tensor) -> None:
         if not isinstance(image, Tensor):
             raise ValueError(f"f must return a tensor of shape {tuple(z.shape)}, not {type(image).__name__}")
-        if image.layout != torch.strided:
+        if image.is_nested or image.layout != torch.strided:
             raise ValueError(f"f must return a dense tensor, not {image.layout}")
         if image.shape != z.shape:
             raise ValueError(

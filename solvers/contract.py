@@ -118,8 +118,8 @@ class SolverConfig:
     def __post_init__(self) -> None:
         require_count("max_evals", self.max_evals)
         require_size("tol", self.tol)
-        require(self.criterion in get_args(Criterion), "criterion", self.criterion, "'relative' or 'absolute'")
-        require(self.stop_rule in get_args(StopRule), "stop_rule", self.stop_rule, "'sample' or 'batch'")
+        require_choice("criterion", self.criterion, get_args(Criterion))
+        require_choice("stop_rule", self.stop_rule, get_args(StopRule))
         require_count("min_evals", self.min_evals)
         require(isinstance(self.record_trajectory, bool), "record_trajectory", self.record_trajectory, "True or False")
         require(self.compact is None or isinstance(self.compact, bool), "compact", self.compact, "True, False or None")
@@ -132,7 +132,13 @@ class SolverConfig:
 def require(holds: bool, option: str, value: object, expected: str) -> None:
     """Raise a ValueError that names the option, unless the condition holds."""
     if not holds:
-        raise ValueError(f"{option} must be {expected}, not {value!r}")
+        # One line: arrays and tensors are shown in several.
+        raise ValueError(f"{option} must be {expected}, not {' '.join(repr(value).split())}")
+
+
+def require_choice(option: str, value: object, choices: tuple[str, ...]) -> None:
+    """Raise a ValueError that names the option, unless the value is one of the words."""
+    require(isinstance(value, str) and value in choices, option, value, " or ".join(map(repr, choices)))
 
 
 def require_count(option: str, value: object) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from utils.errors import InputError
-from utils.geometry import box_to_crop, check_in_reach, crop_image
+from utils.geometry import box_to_crop, check_crop_size, check_in_reach, crop_image
 from utils.images import check_picture, resize_image
 from utils.values import check_flag
 
@@ -96,6 +96,7 @@ def crop_box(image: np.ndarray, box: ArrayLike, size: int, exact: bool = False) 
             lies far outside the picture.
     """
     check_picture(image)
+    check_crop_size(size)
     # A small crop is made from a large one: bilinear sampling alone would skip pixels of the frame.
     crop_size = max(size, FULL_CROP_SIZE)
     matrix = crop_matrix(image, box, crop_size, exact)

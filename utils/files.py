@@ -66,6 +66,7 @@ class Aside:
 
     def __init__(self, path: Path):
         self.path = path
+        _check_name(path)
         with written(path):
             if path.is_dir():
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
@@ -96,6 +97,16 @@ class Aside:
         """Remove the temporary file."""
         with suppress(OSError):
             self.part.unlink(missing_ok=True)
+
+
+def _check_name(path: Path) -> None:
+    """Check that a file of this name can exist at all, else OutputError."""
+    try:
+        name = os.fsencode(path)
+    except UnicodeEncodeError as error:
+        raise OutputError(f"{str(path)!r}: a path with a lone surrogate cannot be written; rename it") from error
+    if b"\0" in name:
+        raise OutputError(f"{str(path)!r}: a path with a null character cannot be written; rename it")
 
 
 @contextmanager

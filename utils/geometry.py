@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike
 
+from utils.arrays import to_numbers
 from utils.values import check_integer, check_number, plain
 
 FARTHEST = 1e6
@@ -26,7 +27,9 @@ def check_in_reach(points: ArrayLike, width: int, height: int) -> None:
     Raises:
         ValueError: If a point is not finite, or lies outside by more than `REACH` sides of the picture.
     """
-    points = np.asarray(points, dtype=np.float64)
+    points = to_numbers("points", points)
+    if points.ndim == 0 or points.shape[-1] != 2:
+        raise ValueError(f"points must have shape (..., 2), got {points.shape}")
     farthest = REACH * max(width, height)
     # Written so that NaN is refused too.
     inside = (points >= -farthest) & (points <= np.array([width, height]) + farthest)
@@ -47,7 +50,7 @@ def check_face_in_picture(landmarks: ArrayLike, width: int, height: int) -> None
         ValueError: As `check_in_reach`, or if no landmark lies in the picture.
     """
     check_in_reach(landmarks, width, height)
-    points = np.asarray(landmarks, dtype=np.float64)
+    points = to_numbers("landmarks", landmarks)
     if not ((points >= 0) & (points <= (width, height))).all(axis=-1).any():
         raise ValueError(f"every landmark lies outside the picture of {width} x {height} pixels")
 
@@ -64,10 +67,24 @@ def landmark_box(points: ArrayLike) -> np.ndarray:
     Raises:
         ValueError: If the shape is not (..., K, 2) with K > 0.
     """
-    points = np.asarray(points, dtype=np.float64)
+    points = to_numbers("landmarks", points)
     if points.ndim < 2 or points.shape[-1] != 2 or points.shape[-2] == 0:
         raise ValueError(f"landmarks must have shape (..., K, 2) with K > 0, got {points.shape}")
     return np.concatenate([points.min(axis=-2), points.max(axis=-2)], axis=-1)
+
+
+def _to_box(box: ArrayLike) -> np.ndarray:
+    """A box (4,) float64, else OptionError."""
+    return to_numbers("a box, x1 y1 x2 y2,", box, (4,))
+
+
+def check_crop_size(size: int) -> None:
+    """Check that the side of a crop is an integer from 1 to `LARGEST_CROP` pixels.
+
+    Raises:
+        OptionError: If it is not.
+    """
+    check_integer("crop size", plain(size), 1, LARGEST_CROP)
 
 
 def box_to_crop(box: ArrayLike, size: int = 256, scale: float = 1.2, exact: bool = False) -> np.ndarray:
@@ -91,12 +108,10 @@ def box_to_crop(box: ArrayLike, size: int = 256, scale: float = 1.2, exact: bool
         ValueError: If the box is not four finite numbers, is less than a pixel wide or high (after rounding, unless
             `exact`) or lies outside every picture, or if size or scale is not positive.
     """
-    box = np.asarray(box, dtype=np.float64)
-    if box.shape != (4,):
-        raise ValueError(f"a box is the four numbers x1 y1 x2 y2, got shape {box.shape}")
+    box = _to_box(box)
     if not np.isfinite(box).all():
         raise ValueError(f"box {box.tolist()} is not finite")
-    check_integer("crop size", plain(size), 1, LARGEST_CROP)
+    check_crop_size(size)
     check_number("crop scale", plain(scale), 0, open_below=True)
     if np.abs(box).max() > FARTHEST:
         raise ValueError(f"box {box.tolist()} lies outside every picture: its corners are pixels")
@@ -119,7 +134,7 @@ def box_overlap(first: ArrayLike, second: ArrayLike) -> float:
     Returns:
         In [0, 1]; 0 if neither box has an area.
     """
-    first, second = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    first, second = _to_box(first), _to_box(second)
     corners = np.concatenate([np.maximum(first[:2], second[:2]), np.minimum(first[2:], second[2:])])
     areas = [np.prod(np.maximum(box[2:] - box[:2], 0)) for box in (first, second, corners)]
     union = areas[0] + areas[1] - areas[2]
@@ -145,7 +160,7 @@ def steady_box(before: ArrayLike, box: ArrayLike, least: float = 0.2, jitter: fl
     Raises:
         ValueError: If the new box has no area.
     """
-    before, box = np.asarray(before, dtype=np.float64), np.asarray(box, dtype=np.float64)
+    before, box = _to_box(before), _to_box(box)
     if not (box[2:] > box[:2]).all():
         raise ValueError(f"box {box.tolist()} has no area: x2 must exceed x1 and y2 exceed y1")
 
@@ -172,11 +187,9 @@ def transform_points(points: ArrayLike, matrix: ArrayLike, inverse: bool = False
     Raises:
         ValueError: On other shapes, or if `inverse` is set and the matrix is singular.
     """
-    points, matrix = np.asarray(points, dtype=np.float64), np.asarray(matrix, dtype=np.float64)
+    points, matrix = to_numbers("points", points), to_numbers("an affine matrix", matrix, (2, 3))
     if points.ndim == 0 or points.shape[-1] != 2:
         raise ValueError(f"points must have shape (..., 2), got {points.shape}")
-    if matrix.shape != (2, 3):
-        raise ValueError(f"an affine matrix must have shape (2, 3), got {matrix.shape}")
     linear, shift = matrix[:, :2], matrix[:, 2]
     if not inverse:
         return points @ linear.T + shift

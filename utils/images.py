@@ -17,7 +17,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 from utils.errors import InputError
 from utils.progress import print_warning
 from utils.reading import read_bytes
-from utils.values import check_choice
+from utils.values import check_choice, check_instance
 
 ColourOrder = Literal["bgr", "rgb"]
 
@@ -183,7 +183,11 @@ def resize_image(image: np.ndarray, size: int) -> np.ndarray:
 
     Returns:
         (size, size, 3) uint8; the image itself if it already has that size.
+
+    Raises:
+        ValueError: If it is refused by `check_picture`.
     """
+    check_picture(image)
     height, width = image.shape[:2]
     if (height, width) == (size, size):
         return image
@@ -209,6 +213,7 @@ def to_network_input(rgb: np.ndarray) -> torch.Tensor:
     Raises:
         ValueError: On another dtype or number of channels.
     """
+    check_instance("images", rgb, np.ndarray)
     if rgb.dtype != np.uint8 or rgb.ndim < 3 or rgb.shape[-1] != 3:
         raise ValueError(f"expected uint8 RGB of shape (..., H, W, 3), got {rgb.dtype} {rgb.shape}")
     image = torch.from_numpy(np.ascontiguousarray(rgb)).movedim(-1, -3)

@@ -6,6 +6,7 @@ NME, FR and AUC are those of WFLW (Wu et al., CVPR 2018). NMJ is the measure tha
 import numpy as np
 from numpy.typing import ArrayLike
 
+from utils.arrays import to_numbers
 from utils.geometry import landmark_box
 from utils.values import check_integer, check_number, plain
 
@@ -20,21 +21,9 @@ MOST_INTERVALS = 1_000_000
 """Most intervals of a cumulative error curve."""
 
 
-def _to_numbers(name: str, values: ArrayLike) -> np.ndarray:
-    """The values as float64, else ValueError: no truth values, complex numbers, dates, text or masked values."""
-    try:
-        array = np.asanyarray(values)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{name} cannot be converted to an array ({error})") from error
-    if array.dtype.kind not in "iuf" or np.ma.is_masked(array):
-        kind = "masked values" if np.ma.is_masked(array) else array.dtype
-        raise ValueError(f"{name} must be real numbers, got {kind}")
-    return np.asarray(array, dtype=np.float64)
-
-
 def _to_landmarks(name: str, values: ArrayLike) -> np.ndarray:
     """The values as a float64 array of shape (N, K, 2), else ValueError."""
-    points = _to_numbers(name, values)
+    points = to_numbers(name, values)
     if points.ndim != 3 or points.shape[-1] != 2 or points.shape[1] == 0:
         raise ValueError(f"{name} must have shape (N, K, 2), got {points.shape}")
     return points
@@ -56,7 +45,7 @@ def _check_landmarks(predicted: ArrayLike, true: ArrayLike) -> tuple[np.ndarray,
 
 def _check_nmes(nmes: ArrayLike, threshold: float) -> np.ndarray:
     """The errors as a float64 vector that is neither empty nor holds NaN, else ValueError."""
-    nmes = _to_numbers("errors", nmes)
+    nmes = to_numbers("errors", nmes)
     if nmes.ndim != 1 or nmes.size == 0:
         raise ValueError(f"errors must be a vector with at least one face, got shape {nmes.shape}")
     if np.isnan(nmes).any():

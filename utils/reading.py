@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.errors import InputError
+from utils.values import check_instance
 
 
 def check_file(path: Path, advice: str = "check the path") -> None:
@@ -20,7 +21,9 @@ def check_file(path: Path, advice: str = "check the path") -> None:
 
     Raises:
         InputError: If it is not a file, or may not be read.
+        OptionError: If it is no path.
     """
+    check_instance("path", path, Path)
     try:
         there, is_file = path.exists(), path.is_file()
     except (OSError, ValueError) as error:

@@ -24,6 +24,7 @@ from utils.errors import InputError
 from utils.images import read_bgr
 from utils.progress import print_warning
 from utils.reading import cannot_read, check_file
+from utils.values import check_instance
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm")
 
@@ -63,7 +64,9 @@ def open_source(text: str) -> Source:
 
     Raises:
         InputError: If it does not exist, or holds no picture.
+        OptionError: If it is no text.
     """
+    check_instance("input", text, str)
     if text.isdecimal():
         if len(text) > len(str(LAST_WEBCAM)) or int(text) > LAST_WEBCAM:
             raise InputError(

@@ -139,7 +139,8 @@ def check_value(name: str, value: Any, wanted: Any) -> None:
 
 def _show(value: Any) -> str:
     try:
-        text = repr(value)
-    except ValueError:  # an integer of thousands of digits
+        # One line: arrays, tensors and networks are shown in several.
+        text = " ".join(repr(value).split())
+    except Exception:  # an integer of thousands of digits, or an object that cannot be shown
         return f"this {type(value).__name__}"
     return text if len(text) <= 60 else text[:60] + "..."

@@ -221,11 +221,11 @@ def test_a_detector_may_return_an_empty_array_or_a_list(answer):
         (LEFT, "boxes must be a Mapping, not"),
         (5, "boxes must be a Mapping, not 5"),
         ({"a": LEFT, 0: LEFT}, "the number of a face among the boxes must be an integer, not 'a'"),
-        ({0: "left"}, "boxes must be numbers"),
-        ({0: LEFT, 1: [1, 2]}, "boxes must be numbers"),
-        ({0: [1, 2, 3]}, "boxes must have shape"),
-        ({0: None}, "boxes must have shape"),
-        ({0: np.empty((0, 5))}, "boxes must have shape"),
+        ({0: "left"}, "the box of face 0 must be real numbers"),
+        ({0: LEFT, 1: [1, 2]}, "the box of face 1 must have shape"),
+        ({0: [1, 2, 3]}, "the box of face 0 must have shape"),
+        ({0: None}, "the box of face 0 must be real numbers"),
+        ({0: np.empty((0, 5))}, "the box of face 0 must have shape"),
     ],
 )
 def test_boxes_that_are_not_boxes_by_number_are_named(boxes, reason):

@@ -77,7 +77,7 @@ def test_box_that_is_not_finite_is_an_error(value):
 
 
 def test_box_of_five_numbers_is_an_error():
-    with pytest.raises(ValueError, match="four numbers"):
+    with pytest.raises(ValueError, match=r"a box, x1 y1 x2 y2, must have shape \(4\), got \(5,\)"):
         box_to_crop([0, 0, 10, 10, 0.9])
 
 
