@@ -461,7 +461,7 @@ def test_jpeg_that_is_cut_short_is_an_error(tmp_path):
     encoded = cv2.imencode(".jpg", image)[1].tobytes()
     path = tmp_path / "short.jpg"
     path.write_bytes(encoded[: len(encoded) * 3 // 4])
-    with pytest.raises(InputError, match=r"short\.jpg: cannot be decoded as a picture"):
+    with pytest.raises(InputError, match=r"short\.jpg: is damaged"):
         read_image(path)
 
 

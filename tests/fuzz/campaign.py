@@ -21,6 +21,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "fixtures")]
@@ -36,6 +37,7 @@ from damage import (
     damage_json,
     damage_text,
     is_one_clear_error,
+    odd_arguments,
     pick,
 )
 from safetensors import safe_open
@@ -48,11 +50,17 @@ from datasets.clip_stream import read_crops
 from datasets.wflw import SPLITS, WFLWCrops, load_wflw_test
 from datasets.wflw_v import list_clips
 from inference.landmark_files import read_boxes
-from models import load_checkpoint, save_checkpoint
+from inference.landmark_tracker import LandmarkTracker
+from inference.predictor import LandmarkPredictor
+from inference.results import Face
+from models import LDEQConfig, load_checkpoint, save_checkpoint
 from models.checkpoints import CONFIG_KEY
-from solvers import FixedPointConfig
+from solvers import FixedPointConfig, solve
 from utils.command_line import run
+from utils.crops import crop_box
 from utils.errors import UserError
+from utils.geometry import box_to_crop
+from utils.metrics import nme
 from utils.sources import read_picture, silence_opencv
 
 LONGEST = 60
@@ -70,6 +78,7 @@ class Stage:
         self.sound = folder / "sound"
         self.work = folder / "work"
         model = small_model(landmarks=98, solver=FixedPointConfig(max_evals=4, tol=1e-3))
+        self.model = model
         save_checkpoint(model, self.sound / "weights.safetensors")
         lines = []
         for number in range(3):
@@ -309,15 +318,48 @@ def run_folder(stage: Stage, generator: Generator) -> str:
     return _run_script(folder, "train_LDEQ_WFLW", [*Stage.training_options(folder), "--resume"], may_change="run")
 
 
+def arguments(stage: Stage, generator: Generator) -> str:
+    """An argument of another kind for a call of the library."""
+    picture, box = np.zeros((120, 160, 3), np.uint8), [20.0, 20, 100, 100]
+    model, points = stage.model, np.random.default_rng(0).uniform(0, 100, (2, 98, 2))
+    face = {"landmarks": points[0], "uncertainty": np.ones(98), "box": box, "evaluations": 2, "residual": 0.1}
+    field = str(pick(generator, tuple(face)))
+    calls: tuple[Callable[[Any], object], ...] = (
+        lambda value: Face(**{**face, field: value}).to_dict(),
+        lambda value: LandmarkPredictor(model)(value, [box]),
+        lambda value: LandmarkPredictor(model)(picture, value),
+        lambda value: LandmarkPredictor(value),
+        lambda value: LandmarkTracker(model).step(picture, value),
+        lambda value: model(value),
+        lambda value: load_checkpoint(value),
+        lambda value: save_checkpoint(value, stage.work / "weights.safetensors"),
+        lambda value: save_checkpoint(model, stage.work / "weights.safetensors", value),
+        lambda value: solve(lambda z: z / 2, value, FixedPointConfig()),
+        lambda value: LDEQConfig(**{str(pick(generator, tuple(LDEQConfig.__dataclass_fields__))): value}),
+        lambda value: nme(value, points),
+        lambda value: box_to_crop(value),
+        lambda value: crop_box(picture, box, value),
+    )
+    value = pick(generator, odd_arguments())
+    try:
+        calls[int(generator.integers(len(calls)))](value)
+    except ValueError as error:
+        if "\n" in str(error).strip():
+            raise PropertyError(f"more than one line: {error!r}") from error
+        return "refused"
+    return "result"
+
+
 CLASSES: dict[str, tuple[Callable[[Stage, Generator], str], float]] = {
     "checkpoint": (checkpoint, 0.2),
     "face list": (face_list, 0.15),
     "clip": (clip, 0.15),
-    "picture": (picture, 0.3),
+    "picture": (picture, 0.2),
     "boxes": (boxes, 0.1),
     "options": (options, 0.04),
     "results folder": (results_folder, 0.02),
     "run folder": (run_folder, 0.04),
+    "arguments": (arguments, 0.1),
 }
 """Each with its share of the cases."""
 

@@ -13,6 +13,7 @@ CASES = {
     "options": 10,
     "results folder": 6,
     "run folder": 10,
+    "arguments": 100,
 }
 
 
