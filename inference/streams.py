@@ -31,9 +31,9 @@ class RestartRule:
             face, or a jump.
         residual: a frame whose box agrees restarts if the relative residual of the warm start,
             ||f(z0) - z0|| / ||f(z0)||, exceeds this: a cut. With the shipped weights and the variant "steady" the
-            median is 0.26 and the 99th percentile 0.97 over 704 frames of 16 real clips, half of them degraded. Over
-            224 cuts between these clips to another person at the same place the median is 1.15 and the 5th percentile
-            0.80. So 1.0 finds 83 % of these cuts, and solves 0.6 % of the other frames from zeros needlessly
+            median is 0.22 and the 99th percentile 0.48 over 704 frames of 16 real clips, half of them degraded. Over
+            224 cuts between these clips to another person at the same place the median is 0.98 and the 5th percentile
+            0.79. So 0.7 finds 96 % of these cuts. With the variant "faithful", 1.7 % of the other frames exceed it
             (benchmarks/tracking_rules.py).
 
     Raises:
