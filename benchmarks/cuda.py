@@ -57,9 +57,11 @@ def main() -> None:
     import pandas as pd
     import torch
 
+    from inference.network import switch_off_tf32
+
     if not torch.cuda.is_available():
         raise OptionError("this benchmark needs a CUDA device, and there is none; run it on a machine with a GPU")
-    torch.backends.cudnn.allow_tf32 = False
+    switch_off_tf32()
     rows = []
     for precision in args.precisions:
         networks = make_networks(load(args), precision)

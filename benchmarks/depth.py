@@ -79,6 +79,7 @@ def main() -> None:
     from datasets.clip_stream import TimeStep, stream_crops
     from datasets.wflw_v import list_clips
     from models import load_checkpoint
+    from utils.files import write_json, write_text
 
     torch.set_num_threads(1)
     clips = list_clips(args.clips, "all").clips
@@ -91,7 +92,7 @@ def main() -> None:
         steps = steps or list(stream_crops(clips, len(clips), IMAGE_SIZE))
         model = load_checkpoint(folder / "weights.safetensors").to(memory_format=torch.channels_last)
         measured = {"name": name, **measure_faces(model, args.faces), **measure_clips(model, clips, steps)}
-        (folder / MEASUREMENTS).write_text(json.dumps(measured, indent=2) + "\n", encoding="utf-8")
+        write_json(folder / MEASUREMENTS, measured)
         print(json.dumps(measured), flush=True)
     found = {
         measured["name"]: measured
@@ -99,7 +100,7 @@ def main() -> None:
         for measured in [json.loads(path.read_text(encoding="utf-8"))]
     }
     rows = [found[name] for name in RUNS if name in found]
-    (args.output_folder / "table.md").write_text(table(rows), encoding="utf-8")
+    write_text(args.output_folder / "table.md", table(rows))
     print(table(rows))
     draw(rows, args.output_folder / "curves.png")
 

@@ -19,6 +19,7 @@ from models import LDEQ
 from models.ldeq import LDEQOutput
 from models.rwr import RwRConfig
 from solvers import AndersonConfig, FixedPointConfig, SolverConfig
+from utils.files import save_figure
 from utils.geometry import transform_points
 from utils.images import to_network_input
 from utils.metrics import nme, video_nme, video_nmj
@@ -125,4 +126,4 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     memory.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize="small")
     for axes in (depth, memory):
         axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=80)
+    save_figure(figure, path)

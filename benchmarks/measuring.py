@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from utils.command_line import given_path, positive_integer
+from utils.files import prepare_output_folder, write_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -159,5 +160,5 @@ def report(table: pd.DataFrame, device: torch.device | None, path: Path | None =
     print(machine(device))
     print(table.to_string(index=False, float_format="{:.4g}".format))
     if path:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        table.to_csv(path, index=False)
+        prepare_output_folder(path.parent)
+        write_text(path, table.to_csv(index=False))

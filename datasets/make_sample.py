@@ -41,6 +41,7 @@ from datasets.images import read_image
 from datasets.wflw import PRECROPPED_SIZE, SPLITS
 from utils.command_line import given_path, run, script_parser
 from utils.errors import InputError
+from utils.files import write_bytes, write_text
 from utils.geometry import box_to_crop, landmark_box, transform_points
 
 PORTRAITS = Path(__file__).with_name("sample_portraits.json")
@@ -221,10 +222,10 @@ def write_faces(portraits: dict[str, Portrait], folder: Path) -> None:
         line = " ".join([f"{crop.name}.jpg", *(f"{number:.6f}" for number in landmarks.ravel())])
         for split in ("test", *(f"test_{attribute}" for attribute in crop.attributes)):
             (folder / split).mkdir(parents=True, exist_ok=True)
-            (folder / split / f"{crop.name}.jpg").write_bytes(encoded.tobytes())
+            write_bytes(folder / split / f"{crop.name}.jpg", encoded.tobytes())
             lines[split].append(f"{line}\n")
     for split, of_split in lines.items():
-        (folder / f"{split}.txt").write_text("".join(of_split), encoding="utf-8")
+        write_text(folder / f"{split}.txt", "".join(of_split))
 
 
 def render_face(portrait: Portrait, crop: Crop) -> tuple[np.ndarray, np.ndarray]:
@@ -259,7 +260,7 @@ def write_clips(portraits: dict[str, Portrait], folder: Path) -> None:
         np.save(folder / "bboxes" / f"{clip.name}.npy", boxes.astype(np.float32))
     for split in ("easy", "hard"):
         names = [f"{clip.name}\n" for clip in CLIPS if clip.split == split]
-        (folder / "splits" / f"{split}_video_IDs.txt").write_text("".join(names), encoding="utf-8")
+        write_text(folder / "splits" / f"{split}_video_IDs.txt", "".join(names))
 
 
 def render_clip(portrait: Portrait, clip: Clip) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:

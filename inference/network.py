@@ -62,8 +62,7 @@ def load_network(
             solver or options are given.
         OptionError: If an option is out of range.
     """
-    # TF32 would round the convolutions of "fp32" to 10 bits, and differently for other batch sizes.
-    torch.backends.cudnn.allow_tf32 = False
+    switch_off_tf32()
     model = load_checkpoint(path, device).to(memory_format=torch.channels_last)
     if model.config.landmarks != landmarks:
         raise CheckpointError(
@@ -77,6 +76,11 @@ def load_network(
     if solver and type(own) is not SOLVERS[solver]:
         own = SOLVERS[solver](max_evals=own.max_evals, tol=own.tol, criterion=own.criterion)
     return model.with_solver(replace(own, stop_rule=stop_rule, **(options or {})))
+
+
+def switch_off_tf32() -> None:
+    """Compute "fp32" in full: TF32 rounds the inputs of convolutions to 10 bits, and differently for other batches."""
+    torch.backends.cudnn.allow_tf32 = False
 
 
 def use_threads(count: int | None) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from training.data import DISAGREEMENT_COLUMN, LABEL_QUALITY_FILE
 from utils.command_line import given_path, run, script_parser
 from utils.errors import InputError
+from utils.files import write_text
 
 _TRUSTED = 2.0  # percent; full weight in `training.data.label_weight`
 _SAFE_YAW, _PROFILE_YAW = 60.0, 85.0
@@ -50,7 +51,7 @@ def write_quality(root: Path) -> int:
         except (IndexError, ValueError) as error:
             raise InputError(f"{path}: the name must be <number>_<yaw>_<source>.jpg") from error
         lines.append(f"{path.relative_to(root / 'WFLW_images').as_posix()}\t{label_disagreement(yaw):.4f}")
-    (root / LABEL_QUALITY_FILE).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_text(root / LABEL_QUALITY_FILE, "\n".join(lines) + "\n")
     return len(images)
 
 
