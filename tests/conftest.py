@@ -1,4 +1,5 @@
 import os
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -10,6 +11,9 @@ import pytest
 from synthetic_faces import make_face, to_text, write_image
 
 from datasets.wflw import ATTRIBUTES, SPLITS
+
+# A failed assert in a helper says what was compared, as one in a test does.
+pytest.register_assert_rewrite(*{path.stem for path in Path(__file__).parent.glob("fixtures/*.py")} - set(sys.modules))
 
 # Flags of the six synthetic faces in the order of ATTRIBUTES; every subset has a face and two faces share subsets.
 FACE_FLAGS = np.array(
