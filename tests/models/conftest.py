@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 from checkpoint_files import original_args, original_weights
+from implicit_problems import Problem, make_problem
 from small_networks import small_model
 
 from models import save_checkpoint
@@ -32,3 +33,8 @@ def own_file(tmp_path: Path) -> Path:
     path = tmp_path / "ldeq.safetensors"
     save_checkpoint(small_model(), path)
     return path
+
+
+@pytest.fixture(params=[False, True], ids=["linear", "nonlinear"])
+def problem(request: pytest.FixtureRequest) -> Problem:
+    return make_problem(request.param)
