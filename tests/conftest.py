@@ -1,4 +1,5 @@
 import os
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -7,9 +8,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
+from four_clips import make_clips
 from synthetic_faces import make_face, to_text, write_image
 
 from datasets.wflw import ATTRIBUTES, SPLITS
+
+# A failed assert in a helper says what was compared, as one in a test does.
+pytest.register_assert_rewrite(*{path.stem for path in Path(__file__).parent.glob("fixtures/*.py")} - set(sys.modules))
 
 # Flags of the six synthetic faces in the order of ATTRIBUTES; every subset has a face and two faces share subsets.
 FACE_FLAGS = np.array(
@@ -71,6 +76,12 @@ def raw_wflw(tmp_path: Path) -> Path:
 def wflw_members() -> dict[str, list[int]]:
     """For each of the seven splits the seeds of its synthetic faces."""
     return _members()
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four clips, two easy and two hard; not to be changed."""
+    return make_clips(tmp_path_factory.mktemp("clips"))
 
 
 def _members() -> dict[str, list[int]]:

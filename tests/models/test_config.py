@@ -176,3 +176,7 @@ def test_a_preset_has_the_size_it_is_known_for(name, least, most):
     with torch.device("meta"):
         model = LDEQ(preset(name))
     assert least < sum(tensor.numel() for tensor in model.state_dict().values()) < most
+
+
+def test_a_large_softplus_does_not_overflow():
+    assert small_config(softargmax_beta=800.0, softplus_beta=True).effective_beta == 800

@@ -1,7 +1,6 @@
 """The benchmark script, run as a user runs it, on synthetic faces and an untrained network."""
 
 import csv
-import json
 import re
 import subprocess
 import sys
@@ -14,10 +13,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from script_results import assert_one_error, read_results
 from small_networks import small_model
 
-from datasets.wflw import SPLITS, WFLWCrops, WFLWTest, read_faces
-from evaluation.wflw import plan_inference, select_faces
+from datasets.wflw import SPLITS, WFLWCrops, read_faces
 from inference.flip import mean_with_mirrored
 from models import load_checkpoint, save_checkpoint
 from test_LDEQ_WFLW import main
@@ -55,10 +54,6 @@ def arguments(dataset: Path, output: Path, weights: Path, *options: object) -> l
 
 def run_script(*command: str) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, *command], capture_output=True, text=True, timeout=300, cwd=SCRIPT.parent)
-
-
-def read_results(folder: Path) -> dict:
-    return json.loads((folder / "results.json").read_text())
 
 
 def read_table(folder: Path) -> list[dict[str, str]]:
@@ -143,38 +138,6 @@ def test_two_processes_give_the_numbers_of_one_even_under_the_batch_rule(precrop
     for split, score in one["splits"].items():
         assert two["splits"][split] == pytest.approx(score, abs=1e-4)
     np.testing.assert_allclose(read_nmes(tmp_path / "two"), read_nmes(tmp_path / "one"), atol=1e-4, rtol=0)
-
-
-def test_with_the_batch_rule_every_split_has_batches_of_its_own():
-    data = WFLWTest("precropped", (None,) * 5, {"test": np.arange(5), "test_blur": np.array([1, 3, 4])}, None)
-    plan = plan_inference(data, batch_size=2, stop_rule="batch")
-    assert plan.batches == [[0, 1], [2, 3], [4], [1, 3], [4]]
-    assert plan.faces.tolist() == [0, 1, 2, 3, 4, 1, 3, 4]
-    assert {split: rows.tolist() for split, rows in plan.views.items()} == {
-        "test": [0, 1, 2, 3, 4],
-        "test_blur": [5, 6, 7],
-    }
-
-
-def test_with_the_sample_rule_every_face_is_inferred_once():
-    data = WFLWTest("precropped", (None,) * 5, {"test": np.arange(4), "test_blur": np.array([1, 4])}, None)
-    plan = plan_inference(data, batch_size=2, stop_rule="sample")
-    assert plan.batches == [[0, 1], [2, 3], [4]]
-    assert plan.views["test_blur"].tolist() == [1, 4]
-
-
-def test_the_contact_sheet_has_the_worst_faces_and_those_around_the_median():
-    errors = np.array([0.05, 0.30, 0.01, 0.04, 0.20, 0.02, 0.03])
-    chosen = select_faces(errors, 3)
-    assert errors[chosen["Worst"]].tolist() == [0.30, 0.20, 0.05]
-    assert errors[chosen["Median"]].tolist() == [0.04, 0.03]
-    assert [chosen.tolist() for chosen in select_faces(errors, 50).values()] == [np.argsort(-errors).tolist(), []]
-
-
-def test_no_face_is_on_the_contact_sheet_twice():
-    for count in range(1, 12):
-        chosen = np.concatenate(list(select_faces(np.linspace(0.1, 0, 11), count).values()))
-        assert len(set(chosen.tolist())) == chosen.size >= count
 
 
 def test_the_raw_layout_reports_its_box_and_says_so_of_an_empty_subset(raw_wflw, benchmark, tmp_path, capsys):
@@ -393,10 +356,3 @@ def test_an_output_folder_that_cannot_be_written_is_found_before_the_run(benchma
     (tmp_path / "file").touch()
     assert benchmark(tmp_path / "gone", output=tmp_path / "file" / "results") == 2
     assert_one_error(capfd.readouterr().err, "file/results: cannot be written")
-
-
-def assert_one_error(stderr: str, message: str) -> None:
-    errors = [line for line in stderr.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1
-    assert message in errors[0]
-    assert "Traceback" not in stderr

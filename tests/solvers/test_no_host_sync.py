@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from fixed_point_problems import CONFIGS
+from fixed_point_problems import every_solver
 from torch import Tensor
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode, unset_fake_temporarily
 from torch.testing import assert_close
@@ -19,7 +19,6 @@ from solvers.solve import ACCELERATOR_CHECK_INTERVAL
 
 SHAPE = (2, 3, 4, 5)
 
-every_solver = pytest.mark.parametrize("config", CONFIGS)
 every_stop_rule = pytest.mark.parametrize("stop_rule", ["sample", "batch"])
 
 

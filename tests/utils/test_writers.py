@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from utils.errors import OutputError
-from utils.writers import fit, open_writer, write_picture
+from utils.writers import VideoWriter, fit, open_writer, write_picture
 
 
 def frame(height: int, width: int, grey: int = 200) -> np.ndarray:
@@ -95,3 +95,15 @@ def test_a_picture_too_large_for_the_format_is_an_error_that_names_the_file(tmp_
 def test_another_suffix_is_refused(write: Callable[[Path], object], tmp_path: Path):
     with pytest.raises(OutputError, match="choose one of these"):
         write(tmp_path / "overlay.txt")
+
+
+def test_a_video_of_odd_sides_is_written_whole(tmp_path):
+    with VideoWriter(tmp_path / "odd.mp4", fps=29.97) as writer:
+        for shade in (20, 120, 220):
+            writer.write(np.full((51, 65, 3), shade, np.uint8))
+    capture = cv2.VideoCapture(str(tmp_path / "odd.mp4"))
+    assert capture.get(cv2.CAP_PROP_FPS) == pytest.approx(29.97, abs=0.01)
+    frames = [capture.read()[1] for _ in range(3)]
+    assert not capture.read()[0]
+    assert [frame.shape for frame in frames] == 3 * [(52, 66, 3)]
+    assert [frame.mean() for frame in frames] == pytest.approx([20, 120, 220], abs=6)
