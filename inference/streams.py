@@ -15,6 +15,7 @@ from inference.results import FrameResults, to_results
 from models.ldeq import LDEQ, LDEQOutput
 from models.rwr import RwRConfig, change_of_crop
 from solvers import FixedPointConfig
+from utils.arrays import to_numbers
 from utils.errors import OptionError
 from utils.values import check_flag, check_instance, check_integer, check_number
 
@@ -170,8 +171,14 @@ class Streams:
 
         Raises:
             ValueError: If two crops share a slot.
+            OptionError: If the images, matrices or slots have another kind or shape.
         """
-        slots = [int(slot) for slot in slots]
+        check_instance("images", images, Tensor)
+        size = self.network.config.image_size
+        matrices = to_numbers("matrices", matrices, (len(images) if images.ndim else 0, 2, 3))
+        if images.shape != (len(matrices), 3, size, size):
+            raise OptionError(f"images must have shape ({len(matrices)}, 3, {size}, {size}), not {tuple(images.shape)}")
+        slots = [int(slot) for slot in to_numbers("slots", slots, (len(matrices),))]
         if len(set(slots)) != len(slots):
             raise ValueError(f"every slot has one next frame, but the slots are {slots}")
         for slot, starts in zip(slots, () if first is None else first, strict=first is not None):

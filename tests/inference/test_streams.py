@@ -11,6 +11,7 @@ from inference.streams import RestartRule, Streams
 from models.ldeq import LDEQOutput
 from models.rwr import VARIANTS, RwRConfig
 from solvers import AndersonConfig, FixedPointConfig, Solution, Status
+from utils.errors import OptionError
 
 WHOLE_FRAME = np.eye(2, 3)[None]
 FAITHFUL = VARIANTS["faithful"]
@@ -178,6 +179,23 @@ def test_the_steady_variant_moves_less_than_the_faithful_one_between_noisy_copie
 def test_two_crops_of_one_slot_are_an_error():
     with pytest.raises(ValueError, match="every slot has one next frame"):
         Streams(small_model(), FAITHFUL).step(random_images(2), crops(2), [1, 1])
+
+
+@pytest.mark.parametrize(
+    ("images", "matrices", "slots", "named"),
+    [
+        (None, crops(2), [0, 1], "images"),
+        (random_images(2)[:, :2], crops(2), [0, 1], "images"),
+        (random_images(2)[0], crops(2), [0, 1], "matrices"),
+        (random_images(2), crops(1), [0, 1], "matrices"),
+        (random_images(2), "here", [0, 1], "matrices"),
+        (random_images(2), crops(2), [0], "slots"),
+        (random_images(2), crops(2), ["first", "second"], "slots"),
+    ],
+)
+def test_crops_of_another_kind_are_named(images, matrices, slots, named):
+    with pytest.raises(OptionError, match=f"^{named} "):
+        Streams(small_model(), FAITHFUL).step(images, matrices, slots)
 
 
 def test_an_explicit_network_cannot_be_warm_started():
