@@ -113,10 +113,10 @@ def forward(model: LDEQ, batches: Sequence[Tensor]) -> Pass:
     hook = model.cell.register_forward_pre_hook(lambda module, inputs: sizes.append(len(inputs[0])))
     started, cpu_started = time.perf_counter(), time.process_time()
     outputs = list(predict(model, batches, "fp32", "torch"))
-    used = sum(int(output.solution.evals.sum()) for output in outputs)
+    used = sum(int(output.solved.evals.sum()) for output in outputs)
     seconds, cpu_seconds = time.perf_counter() - started, time.process_time() - cpu_started
     hook.remove()
-    after = sum(len(output.keypoints) for output in outputs if output.solution.f_z is None)
+    after = sum(len(output.keypoints) for output in outputs if output.solved.f_z is None)
     keypoints = torch.cat([output.keypoints.cpu() for output in outputs])
     return Pass(seconds, cpu_seconds, sum(sizes) - after * model.config.final_evaluation, used, keypoints)
 

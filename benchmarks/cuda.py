@@ -34,6 +34,7 @@ from utils.errors import OptionError
 if TYPE_CHECKING:
     import torch
 
+    from inference.engines import Precision
     from inference.network import Network
     from models import LDEQ, LDEQOutput
 
@@ -86,7 +87,7 @@ def load(args: argparse.Namespace) -> "LDEQ":
     return model.with_solver(replace(model.config.solver, max_evals=args.max_evals, tol=0))
 
 
-def make_networks(model: "LDEQ", precision: str) -> "dict[str, Network]":
+def make_networks(model: "LDEQ", precision: "Precision") -> "dict[str, Network]":
     """The same network in each of the four ways."""
     import copy
 

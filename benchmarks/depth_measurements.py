@@ -48,8 +48,8 @@ def measure_faces(model: LDEQ, faces: Path) -> dict[str, Any]:
         outputs = solve(FixedPointConfig(max_evals=budget, tol=0))
         keypoints = torch.cat([output.keypoints for output in outputs]).double().numpy()
         errors[str(budget)] = float(100 * nme(keypoints, truth).mean())
-    trace = torch.cat([output.solution.trace for output in outputs], dim=1)
-    best = torch.cat([output.solution.residual for output in solve(AndersonConfig(max_evals=BUDGET, tol=0))])
+    trace = torch.cat([output.solved.trace for output in outputs], dim=1)
+    best = torch.cat([output.solved.residual for output in solve(AndersonConfig(max_evals=BUDGET, tol=0))])
     return {
         "nme": errors,
         # Geometric mean over evaluations 3 and 4, before rounding dominates.

@@ -30,7 +30,7 @@ from utils.errors import InputError
 if TYPE_CHECKING:
     import numpy as np
 
-    from inference.detector import FaceDetector
+    from inference.detector import DetectionMode, FaceDetector
     from inference.predictor import LandmarkPredictor
 
 OVERLAP = 0.4
@@ -70,7 +70,9 @@ def main() -> None:
         labelled.setdefault(face.image_path, []).append(face.landmarks)
     model = load_network(args.landmark_model_weights, resolve_device(args.device), NUM_LANDMARKS, "sample")
     predictor = LandmarkPredictor(model, engine=open_engine(model, args.engine, args.precision))
-    modes = [("picture", threshold) for threshold in args.thresholds] + [("video", args.thresholds[0])]
+    modes: list[tuple[DetectionMode, float]] = [("picture", threshold) for threshold in args.thresholds] + [
+        ("video", args.thresholds[0])
+    ]
     rows = []
     for number, (mode, threshold) in enumerate(modes):
         overlays = args.output_folder / "overlays" if args.output_folder and number == 0 else None

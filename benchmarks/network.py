@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from torch import Tensor
 
-    from inference.engines import Engine
+    from inference.engines import Engine, EngineName, Precision
     from models import LDEQ
 
 BUDGETS = (1, 2, 4, 8, 12, 16, 32)
@@ -133,7 +133,9 @@ def giga_operations(action: Callable[[], object]) -> float:
     return counter.get_total_flops() / 1e9
 
 
-def measure_convergence(model: LDEQ, batches: list[tuple[Tensor, Tensor]], precision: str, engine: str) -> pd.DataFrame:
+def measure_convergence(
+    model: LDEQ, batches: list[tuple[Tensor, Tensor]], precision: Precision, engine: EngineName
+) -> pd.DataFrame:
     """One row per budget: NME and residual of all faces."""
     from dataclasses import replace
 
@@ -150,7 +152,7 @@ def measure_convergence(model: LDEQ, batches: list[tuple[Tensor, Tensor]], preci
         solver = replace(model.config.solver, max_evals=budget, min_evals=1, tol=0.0)
         outputs = list(predict(model.with_solver(solver), (images for images, _ in batches), precision, engine))
         keypoints = torch.cat([output.keypoints.cpu().double() for output in outputs]).numpy()
-        residual = torch.cat([output.solution.residual.cpu() for output in outputs]).numpy()
+        residual = torch.cat([output.solved.residual.cpu() for output in outputs]).numpy()
         rows.append(
             {
                 "evaluations": budget,

@@ -104,7 +104,7 @@ def rows_of(name: str, column: str | None) -> Callable[[str, Path], int]:
 
 def frames_of_demo(output: str, folder: Path) -> int:
     """The number of frames in the demo's output."""
-    return int(re.search(r"faces? in (\d+) frame", output)[1])
+    return int(re.findall(r"faces? in (\d+) frame", output)[0])
 
 
 def faces(args: argparse.Namespace, folder: Path) -> Workload:

@@ -132,6 +132,10 @@ class _Chunk:
     ended: tuple[tuple[int, ClipEnd], ...]
 
 
+_Step = tuple[list[ClipEnd], tuple[int, int, Frame] | None]
+"""Of a slot: the clips that ended before a time step; clip, position and crop of its frame, None if it has none."""
+
+
 class ClipStream(IterableDataset[_Chunk]):
     """The crops of many clips, decoded in the processes of a `DataLoader`.
 
@@ -155,7 +159,7 @@ class ClipStream(IterableDataset[_Chunk]):
         for _ in range(self.chunks):
             yield self._next_chunk(slots)
 
-    def _steps_of(self, indices: Sequence[int]) -> Iterator[tuple[list[ClipEnd], tuple[int, int, Frame] | None]]:
+    def _steps_of(self, indices: Sequence[int]) -> Iterator[_Step]:
         """For every time step of a slot the clips that ended before, and clip, position and crop of its frame."""
         ended: list[ClipEnd] = []
         for index in indices:
@@ -169,7 +173,7 @@ class ClipStream(IterableDataset[_Chunk]):
             ended.append(ClipEnd(index, reason))
         yield ended, None
 
-    def _next_chunk(self, slots: dict[int, Iterator]) -> _Chunk:
+    def _next_chunk(self, slots: dict[int, Iterator[_Step]]) -> _Chunk:
         rules = len(self.rules)
         rows: list[tuple[int, int, int, int]] = []
         images: list[np.ndarray] = []
@@ -177,15 +181,19 @@ class ClipStream(IterableDataset[_Chunk]):
         ended: list[tuple[int, ClipEnd]] = []
         for step in range(CHUNK_FRAMES):
             for slot, steps in slots.items():
-                ends, entry = next(steps, ((), None))
+                ends, entry = next(steps, ([], None))
                 ended.extend((step, end) for end in ends)
                 if entry is not None:
                     index, position, frame = entry
                     rows.append((step, slot, index, position))
                     images.append(frame.images)
                     matrices.append(frame.matrices)
+        columns = np.array(rows, dtype=np.int64).reshape(-1, 4).T
         return _Chunk(
-            *np.array(rows, dtype=np.int64).reshape(-1, 4).T,
+            steps=columns[0],
+            slots=columns[1],
+            clips=columns[2],
+            frames=columns[3],
             # A tensor goes through shared memory; an array would be copied through a pipe.
             images=torch.from_numpy(np.array(images, dtype=np.uint8).reshape(-1, rules, self.size, self.size, 3)),
             matrices=np.array(matrices, dtype=np.float64).reshape(-1, rules, 2, 3),

@@ -243,7 +243,7 @@ def read_faces(root: str | Path, split: str, raw_box: str | None = None) -> list
         list_path, image_folder = root / f"{split}.txt", root / split
         lines = list(_read_lines(list_path))
         faces = [_parse_precropped(fields, image_folder, where) for where, fields in lines]
-        keys = [(face.name,) for face in faces]
+        keys: list[tuple[str, ...]] = [(face.name,) for face in faces]
     else:
         list_path = root / "WFLW_annotations" / "list_98pt_rect_attr_train_test" / f"list_98pt_rect_attr_{split}.txt"
         image_folder = root / "WFLW_images"

@@ -256,7 +256,8 @@ def read_frames(clip: Clip) -> Iterator[np.ndarray]:
                 held = frame
             if capture.grab():
                 raise ClipError(f"{name}: has more than the {clip.frames} labelled frames; get the files again")
-            yield held
+            if held is not None:
+                yield held
     finally:
         capture.release()
 

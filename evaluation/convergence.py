@@ -83,6 +83,6 @@ def convergence(
             for name, solver in solvers.items():
                 solving = network.with_solver(replace(solver, max_evals=max_evals, tol=0), final_evaluation=False)
                 for start, state in (("cold", None), ("warm", rwr.state(0))):
-                    traces[f"{name}, {start} start"].append(solving.solve(embedded, state).solution.trace[:, 0].cpu())
+                    traces[f"{name}, {start} start"].append(solving.solve(embedded, state).solved.trace[:, 0].cpu())
         rwr.step(batch, matrix[None], [0])
     return {name: torch.stack(of_start, dim=1).numpy() for name, of_start in traces.items() if of_start}

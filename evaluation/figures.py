@@ -90,7 +90,7 @@ def contact_sheet(groups: Mapping[str, Sequence[Panel]]) -> Figure:
     heading, legend = 0.35, 0.35
     heights = [PANEL_INCHES * count + heading for count in rows]
     figure = Figure(figsize=(PANEL_INCHES * columns, sum(heights) + legend), layout="constrained")
-    parts = figure.subfigures(len(groups) + 1, 1, height_ratios=[legend, *heights])
+    parts = figure.subfigures(len(groups) + 1, 1, squeeze=False, height_ratios=[legend, *heights]).ravel()
     _draw_legend(parts[0])
     for part, count, (title, panels) in zip(parts[1:], rows, groups.items(), strict=True):
         part.suptitle(title, fontweight="bold")
@@ -109,9 +109,9 @@ def draw_panel(axes: Axes, panel: Panel) -> None:
     # Pixel (0, 0) covers [0, 1) x [0, 1) in the unit of the landmarks.
     axes.imshow(panel.image, extent=(0, side, side, 0), interpolation="bilinear")
     pairs = np.stack([true, predicted], axis=1)
-    axes.add_collection(LineCollection(pairs, colors="white", linewidths=0.5, alpha=0.7))
+    axes.add_collection(LineCollection(list(pairs), colors="white", linewidths=0.5, alpha=0.7))
     for points, colour in ((true, TRUE_COLOUR), (predicted, PREDICTED_COLOUR)):
-        axes.scatter(*points.T, s=9, color=colour, edgecolors="black", linewidths=0.3)
+        axes.scatter(points[:, 0], points[:, 1], s=9, color=colour, edgecolors="black", linewidths=0.3)
     axes.set(xlim=(0, side), ylim=(side, 0))
     axes.set_title(panel.title, fontsize="small", pad=3)
 

@@ -47,17 +47,20 @@ class Method:
 
     def rwr(self, settings: ClipSettings) -> RwRConfig | None:
         """RwR with the evaluations of the command line; None if every frame is solved on its own."""
-        if self.variant is None:
-            return None
-        return replace(
-            VARIANTS[self.variant],
-            max_iters=settings.rwr_max_iters,
-            final_evaluation=not settings.rwr_take_one_less_inference_step,
-        )
+        return None if self.variant is None else rwr_of(self.variant, settings)
 
     def streams(self, model: LDEQ, engine: Engine, slots: int, settings: ClipSettings) -> Streams:
         """The object that solves the frames of parallel clips in so many slots."""
         return Streams(model, self.rwr(settings), precision=settings.precision, batch_size=slots, engine=engine)
+
+
+def rwr_of(variant: str, settings: ClipSettings) -> RwRConfig:
+    """A variant of RwR with the evaluations of the command line."""
+    return replace(
+        VARIANTS[variant],
+        max_iters=settings.rwr_max_iters,
+        final_evaluation=not settings.rwr_take_one_less_inference_step,
+    )
 
 
 def scored_method(settings: ClipSettings) -> Method:

@@ -2,6 +2,11 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from inference.engines import EngineName, Precision
+    from solvers.contract import StopRule
 
 SAMPLE = Path(__file__).resolve().parents[1] / "datasets" / "sample"
 """The shipped faces and clips."""
@@ -40,10 +45,10 @@ class FaceSettings:
     workers: int
     batch_size: int
     device: str
-    precision: str
-    engine: str
+    precision: "Precision"
+    engine: "EngineName"
     threads: int | None
-    stop_rule: str
+    stop_rule: "StopRule"
     solver: str | None
     max_evals: int | None
     tol: float | None
@@ -93,10 +98,10 @@ class ClipSettings:
     WFLW_V_workers: int
     verbose_solver: bool
     device: str
-    precision: str
-    engine: str
+    precision: "Precision"
+    engine: "EngineName"
     threads: int | None
-    stop_rule: str
+    stop_rule: "StopRule"
     output_folder: Path
     resume: bool
     compare: bool

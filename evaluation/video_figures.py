@@ -8,6 +8,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from numpy.typing import ArrayLike
 
 from evaluation.comparison import MethodScore
 from utils.drawing import draw_face, draw_rings, draw_text
@@ -140,7 +141,7 @@ def convergence_figure(
         low, middle, high = np.quantile(traces, (0.25, 0.5, 0.75), axis=1)
         axes.plot(evaluations, middle, line, color=colour, marker="o", markersize=3, label=name)
         axes.fill_between(evaluations, low, high, color=colour, alpha=0.12, linewidth=0)
-    style = {"color": "0.4", "linewidth": 1, "zorder": 1}
+    style: dict[str, Any] = {"color": "0.4", "linewidth": 1, "zorder": 1}
     axes.axvline(rwr_evaluations, linestyle=":", label=f"RwR ends: {rwr_evaluations} evaluations", **style)
     if tolerance > 0:
         axes.axhline(tolerance, linestyle="-.", label=f"tolerance of a full solve: {tolerance:g}", **style)
@@ -266,10 +267,10 @@ def _label_box(spot: tuple[int, float, float], width: float) -> np.ndarray:
     return np.array([left, middle - LABEL_HEIGHT / 2, left + width, middle + LABEL_HEIGHT / 2])
 
 
-def _along(line: np.ndarray) -> np.ndarray:
+def _along(line: ArrayLike) -> np.ndarray:
     """Points along a line (P, 2), close enough that a label between two of them would touch one."""
-    shares = np.linspace(0, 1, 50)[:, None, None]
-    return (line[:-1] + shares * (line[1:] - line[:-1])).reshape(-1, 2)
+    ends, shares = np.asarray(line), np.linspace(0, 1, 50)[:, None, None]
+    return (ends[:-1] + shares * (ends[1:] - ends[:-1])).reshape(-1, 2)
 
 
 def _holds(box: np.ndarray, points: np.ndarray) -> bool:

@@ -6,7 +6,7 @@ import numpy as np
 
 from datasets.wflw_v import Clip, frame_rate, read_boxes, read_frames, read_landmarks
 from evaluation.convergence import convergence
-from evaluation.methods import Method
+from evaluation.methods import Method, rwr_of
 from evaluation.settings import ClipSettings
 from evaluation.video_comparison import compare
 from evaluation.video_figures import clip_figure, convergence_figure, draw_overlay
@@ -14,6 +14,7 @@ from evaluation.video_inference import load_crops
 from evaluation.video_results import VideoResults
 from evaluation.wflw_v import ClipEvaluation
 from models import LDEQ
+from utils.crops import CROP_RULES
 from utils.files import prepare_output_folder, save_figure
 from utils.metrics import frame_jitter, nme
 from utils.progress import progress_bar
@@ -65,18 +66,16 @@ def draw_convergence(
         results: Has the folder.
         data: What the clips are, for the title.
     """
-    method = Method(settings.rwr_variant, settings.crop)
+    rule, config = CROP_RULES[settings.crop], rwr_of(settings.rwr_variant, settings)
     residuals: dict[str, list[np.ndarray]] = {}
     for clip in clips[:CONVERGENCE_CLIPS]:
-        crops = load_crops(clip, CONVERGENCE_FRAMES, model, (method.rule,))[method.rule]
-        traces = convergence(
-            model, method.rwr(settings), crops.images, crops.matrices, CONVERGENCE_EVERY, CONVERGENCE_EVALUATIONS
-        )
+        crops = load_crops(clip, CONVERGENCE_FRAMES, model, (rule,))[rule]
+        traces = convergence(model, config, crops.images, crops.matrices, CONVERGENCE_EVERY, CONVERGENCE_EVALUATIONS)
         for name, of_clip in traces.items():
             residuals.setdefault(name, []).append(of_clip)
     if residuals:
         joined = {name: np.concatenate(of_clips, axis=1) for name, of_clips in residuals.items()}
-        solver, config = model.config.solver, method.rwr(settings)
+        solver = model.config.solver
         frames = next(iter(joined.values())).shape[1]
         measured = f"{frames} frames of {min(len(clips), CONVERGENCE_CLIPS)} clips"
         figure = convergence_figure(

@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -295,7 +295,7 @@ def describe_numbers(
     }
 
 
-def protect_clips(settings: ClipSettings, clips: Sequence[Clip], methods: Sequence[Method]) -> None:
+def protect_clips(settings: ClipSettings, clips: Iterable[Clip], methods: Sequence[Method]) -> None:
     """Check that no result replaces a file of the dataset or the checkpoint.
 
     Raises:

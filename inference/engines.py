@@ -59,7 +59,7 @@ class Engine(Protocol):
         ...
 
 
-def autocast(device: torch.device, precision: Precision) -> AbstractContextManager:
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
     """Mixed precision for `precision` "bf16"; no change for "fp32"."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
 

@@ -4,11 +4,15 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from utils.errors import InputError, OptionError
 from utils.files import check_places, protect_inputs
 from utils.sources import ASSUMED_RATE, Source, open_source
 from utils.writers import ANIMATION_SUFFIXES, PICTURE_SUFFIXES, VIDEO_SUFFIXES, check_suffix
+
+if TYPE_CHECKING:
+    from inference.engines import EngineName, Precision
 
 RESULTS = Path("results") / "demo"
 
@@ -57,8 +61,8 @@ class DemoSettings:
     restart: bool
     landmark_model_weights: Path
     device: str
-    precision: str
-    engine: str
+    precision: "Precision"
+    engine: "EngineName"
     threads: int | None
 
 

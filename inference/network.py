@@ -120,7 +120,9 @@ class Network:
             )
         self.model = model.eval()
         self.config = model.config
-        self.engine = engine if hasattr(engine, "embed") else open_engine(model, engine, precision)
+        if not hasattr(engine, "embed"):
+            check_choice("engine", engine, get_args(EngineName))
+        self.engine: Engine = open_engine(model, engine, precision) if isinstance(engine, str) else engine
 
     def with_solver(self, solver: SolverConfig, final_evaluation: bool) -> "Network":
         """The same network with another solver, and with a final evaluation or without."""

@@ -128,6 +128,7 @@ def to_onnx(module: nn.Module, inputs: dict[str, Tensor], outputs: tuple[str, ..
         optimize=False,
         verbose=False,
     )
+    assert program is not None, "the exporter with dynamo returns a program"
     optimizer.inline(program.model)
     optimizer.fold_constants(program.model, onnx_shape_inference=True)
     optimizer.remove_unused_nodes(program.model)

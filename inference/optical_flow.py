@@ -55,5 +55,7 @@ class CropFlow:
         in_pixels = np.array(moved, dtype=np.float64)
         in_pixels[:, 2] *= FLOW_SIZE
         before = cv2.warpAffine(before, in_pixels, (FLOW_SIZE, FLOW_SIZE), borderMode=cv2.BORDER_REPLICATE)
-        there, back = self._flow.calc(before, after, None), self._flow.calc(after, before, None)
+        # OpenCV's stub does not know that None stands for a new array.
+        there = self._flow.calc(before, after, None)  # type: ignore[call-overload]
+        back = self._flow.calc(after, before, None)  # type: ignore[call-overload]
         return np.concatenate([there, back], axis=2).transpose(2, 0, 1) / FLOW_SIZE

@@ -5,15 +5,18 @@ registries of the other rooms; `tests/inference/test_options.py` checks this.
 """
 
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from utils.command_line import given_path, integer_in
+
+if TYPE_CHECKING:
+    from inference.engines import EngineName
 
 DEVICES = ("auto", "cpu", "cuda", "mps")
 
 PRECISIONS = ("fp32", "bf16")
 
-ENGINES = ("auto", "torch", "onnxruntime")
+ENGINES: "tuple[EngineName, ...]" = ("auto", "torch", "onnxruntime")
 
 SOLVERS = ("fixed_point", "anderson", "broyden")
 

@@ -54,7 +54,7 @@ class FrameResults:
         """(n,) True if the solve of a crop was not finite."""
         return np.isinf(self.uncertainty).any(axis=1)
 
-    def rows(self, rows: Sequence[int]) -> "FrameResults":
+    def rows(self, rows: Sequence[int] | np.ndarray) -> "FrameResults":
         """Some of the crops, in this order."""
         return FrameResults(*(values[list(rows)] for values in self._fields()))
 
@@ -169,7 +169,10 @@ class Face:
 def _to_json(values: np.ndarray) -> list[Any]:
     """Nested lists of rounded numbers, None for those that are not finite."""
     rounded, finite = values.round(DECIMALS), np.isfinite(values)
-    return (rounded if finite.all() else np.where(finite, rounded.astype(object), None)).tolist()
+    if not finite.all():
+        rounded = rounded.astype(object)
+        rounded[~finite] = None
+    return rounded.tolist()
 
 
 def to_results(output: LDEQOutput, config: LDEQConfig) -> FrameResults:

@@ -22,6 +22,9 @@ from utils.values import check_flag, check_instance, check_integer, check_number
 BATCH_SIZE = 32
 """Faces in one batch; a larger batch would take more memory for its heatmaps and be no faster."""
 
+NO_PICTURE = np.empty((0, 0), np.uint8)
+"""In place of a picture of `to_grey` where no flow is measured."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RestartRule:
@@ -51,12 +54,12 @@ class RestartRule:
 
 @dataclass(frozen=True, eq=False)
 class _Slot:
-    """The last frame of a slot: state (1, Z, H, W), keypoints (1, K, 2), matrix (1, 2, 3), picture of `to_grey`."""
+    """The last frame of a slot: state (1, Z, H, W), keypoints (1, K, 2), matrix (1, 2, 3), picture as in `_Crops`."""
 
     state: Tensor
     keypoints: Tensor
     matrix: Tensor
-    picture: np.ndarray | None
+    picture: np.ndarray
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +69,7 @@ class _Crops:
     embedded: Tensor
     matrices: Tensor
     slots: list[int]
-    pictures: list[np.ndarray | None]
+    pictures: list[np.ndarray]
 
     def rows(self, rows: Sequence[int]) -> "_Crops":
         if len(rows) == len(self.slots):
@@ -193,12 +196,12 @@ class Streams:
         )
 
     def _step(self, images: Tensor, matrices: Tensor, slots: list[int]) -> FrameResults:
-        pictures = [None] * len(slots) if self._flow is None else list(to_grey(images))
+        pictures = [NO_PICTURE] * len(slots) if self._flow is None else list(to_grey(images))
         crops = _Crops(self.network.embed(images), matrices, slots, pictures)
         entered = [row for row, slot in enumerate(slots) if slot in self._slots]
         parts, order = [], []
-        if entered:
-            results, goes_on = self._advance(crops.rows(entered))
+        if self.rwr is not None and entered:
+            results, goes_on = self._advance(self.rwr, crops.rows(entered))
             order += [row for row, kept in zip(entered, goes_on, strict=True) if kept]
             parts.append(results.rows(np.flatnonzero(goes_on)))
         firsts = sorted(set(range(len(slots))) - set(order))
@@ -206,29 +209,23 @@ class Streams:
             parts.append(self._begin(crops.rows(firsts)))
         return FrameResults.concatenate(parts).rows(np.argsort(order + firsts))
 
-    def _advance(self, crops: _Crops) -> tuple[FrameResults, np.ndarray]:
+    def _advance(self, rwr: RwRConfig, crops: _Crops) -> tuple[FrameResults, np.ndarray]:
         """One step of RwR from the previous frame: the results, and (n,) whether a slot continues with them."""
         before = [self._slots[slot] for slot in crops.slots]
         state, moved, flow = _join([slot.state for slot in before]), None, None
-        if self.rwr.carry != "unchanged":
+        if rwr.carry != "unchanged":
             moved = change_of_crop(_join([slot.matrix for slot in before]), crops.matrices)
             if self._flow is not None:
-                flow = self._measure_flow(before, crops, moved.numpy()).to(state)
+                flow = _measure_flow(self._flow, before, crops, moved.numpy()).to(state)
             moved = moved.to(state)
         keypoints = _join([slot.keypoints for slot in before])
-        output = self.recurrent.advance(self.rwr, crops.embedded, state, keypoints, moved, flow)
+        output = self.recurrent.advance(rwr, crops.embedded, state, keypoints, moved, flow)
         results = to_results(output, self.recurrent.config)
         goes_on = self._are_sound(output, results)
         if self.restart is not None:
-            goes_on &= output.solution.trace[0].cpu().numpy() <= self.restart.residual
+            goes_on &= output.solved.trace[0].cpu().numpy() <= self.restart.residual
         self._remember(crops, output, goes_on)
         return results, goes_on
-
-    def _measure_flow(self, before: list[_Slot], crops: _Crops, moved: np.ndarray) -> Tensor:
-        pairs = zip(before, crops.pictures, moved, strict=True)
-        return torch.from_numpy(
-            np.stack([self._flow(slot.picture, picture, change) for slot, picture, change in pairs])
-        )
 
     def _begin(self, crops: _Crops) -> FrameResults:
         """Solve the frames as first frames."""
@@ -250,6 +247,11 @@ class Streams:
                 self._slots[slot] = _Slot(output.z_star[part], output.keypoints[part], crops.matrices[part], picture)
             else:
                 self.leave(slot)
+
+
+def _measure_flow(measure: CropFlow, before: list[_Slot], crops: _Crops, moved: np.ndarray) -> Tensor:
+    pairs = zip(before, crops.pictures, moved, strict=True)
+    return torch.from_numpy(np.stack([measure(slot.picture, picture, change) for slot, picture, change in pairs]))
 
 
 def _join(tensors: list[Tensor]) -> Tensor:

@@ -87,8 +87,10 @@ def run_video(job: Job, model: LDEQ, engine: Engine, settings: DemoSettings) -> 
                 numbers |= set(boxes)
                 if not settings.show:
                     behind.put((number, frame, faces, compared))
+                    continue
+                overlay = finish(number, frame, faces, compared)
                 # Windows work only in the main thread.
-                elif show(source.name, finish(number, frame, faces, compared)):
+                if overlay is not None and show(source.name, overlay):
                     ended = False
                     break
         except KeyboardInterrupt:

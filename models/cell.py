@@ -83,7 +83,7 @@ class LearnedGate(nn.Module):
         self.sight = nn.Conv2d(width, channels, 1)
         self.release = nn.Parameter(torch.full((channels,), 2.0))
         nn.init.zeros_(self.sight.weight)
-        nn.init.constant_(self.sight.bias, math.log(start / (1 - start)))
+        nn.init.constant_(self.sight.get_parameter("bias"), math.log(start / (1 - start)))
 
     def forward(self, z: Tensor, heatmaps: Tensor, features: Tensor) -> Tensor:
         """Old and new heatmaps (B, Z, H, W), features (B, width, H, W) -> g (B, Z, 1, 1)."""

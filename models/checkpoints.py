@@ -11,6 +11,7 @@ import os
 import re
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -307,6 +308,8 @@ def config_from_original(args: argparse.Namespace) -> LDEQConfig:
         raise ValueError(f"cell_name {args.cell_name!r}, z0_mode {args.z0_mode!r}: only 'Cell0' and 'zeros' are known")
     if args.z_width != args.n_keypoints + args.cell_extra_latent_width:
         raise ValueError(f"z_width {args.z_width} is not n_keypoints + cell_extra_latent_width")
+    # Any text: LDEQConfig checks it.
+    normalisation: Any = "none" if args.cell_norm is None else str(args.cell_norm).lower()
     config = LDEQConfig(
         landmarks=args.n_keypoints,
         latent_channels=args.cell_extra_latent_width,
@@ -316,7 +319,7 @@ def config_from_original(args: argparse.Namespace) -> LDEQConfig:
         cell_width=args.cell_base_width,
         cell_width_increment=args.cell_width_increment,
         cell_groups=args.cell_gn_groups,
-        normalisation="none" if args.cell_norm is None else str(args.cell_norm).lower(),
+        normalisation=normalisation,
         softargmax_beta=args.cell_softargmax_beta,
         softplus_beta=args.cell_learn_softargmax_beta,
         mode=args.model_mode,

@@ -49,6 +49,17 @@ class LDEQOutput:
     z_star: Tensor
     solution: Solution | None
 
+    @property
+    def solved(self) -> Solution:
+        """The result of the solver.
+
+        Raises:
+            ValueError: there is none, see `solution`.
+        """
+        if self.solution is None:
+            raise ValueError("this output has no solution, as no solver computed it")
+        return self.solution
+
 
 def _check_dense(name: str, values: Tensor) -> None:
     """Check that an argument is a tensor of floating-point numbers that is neither sparse nor nested, else OptionError.

@@ -102,9 +102,13 @@ def warm_start(
     """
     if config.carry == "unchanged":
         return Carried(state, keypoints)
+    if moved is None:
+        raise ValueError(f"carry {config.carry!r} needs the motion of the crops")
     keypoints = transform_points(keypoints, moved)
     if config.carry == "crop":
         return Carried(carry_state(state, moved), keypoints)
+    if flow is None:
+        raise ValueError(f"carry {config.carry!r} needs the optical flow")
     steps, mismatch = follow_flow(flow, keypoints)
     latent = steps.median(dim=1, keepdim=True).values.expand(-1, state.shape[1] - steps.shape[1], -1)
     maps = moved.unsqueeze(1).repeat(1, state.shape[1], 1, 1)

@@ -112,4 +112,4 @@ def with_version(tensor: Tensor) -> Tensor:
     if not tensor.is_inference():
         return tensor
     with torch.inference_mode(False):
-        return tensor.new_empty(0).set_(tensor)
+        return tensor.new_empty(0).set_(tensor)  # type: ignore[call-overload]  # the stub lacks a tensor as source

@@ -251,10 +251,10 @@ def solve(f: Map, z0: Tensor, config: SolverConfig, args: Sequence[Tensor] = ())
 
     used = record.most_evals()
     by_sample, restore = record.roster.by_sample, evaluate.layout.restore
-    has_image = choice.f_z is not None and config.max_evals >= config.min_evals
+    image = choice.f_z if config.max_evals >= config.min_evals else None
     return Solution(
         z=restore(by_sample(choice.z)),
-        f_z=restore(by_sample(choice.f_z)) if has_image else None,
+        f_z=None if image is None else restore(by_sample(image)),
         residual=by_sample(choice.residual),
         evals=by_sample(record.evals),
         status=by_sample(record.status),

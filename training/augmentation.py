@@ -125,7 +125,7 @@ class Augmentation:
         config = self.config
         centre = self.size / 2
         speed = config.pair_fast if generator.random() < config.pair_fast_probability else 1.0
-        nearby = cv2.getRotationMatrix2D(
+        nearby: np.ndarray = cv2.getRotationMatrix2D(
             (centre, centre),
             speed * config.pair_rotation * generator.standard_normal(),
             float(np.exp(speed * config.pair_scale * generator.standard_normal())),
@@ -167,12 +167,14 @@ class Augmentation:
         if chance(config.colour_probability):
             image = adjust_gamma(image, draw(config.gamma))
         if chance(config.channel_probability):
-            gamma = np.exp(generator.uniform(*np.log(config.channel_gamma), 3))
+            low, high = np.log(config.channel_gamma)
+            gamma = np.exp(generator.uniform(low, high, 3))
             image = channel_curves(image, generator.uniform(*config.channel_gain, 3), gamma)
         if chance(config.permutation_probability):
             image = np.ascontiguousarray(image[..., generator.permutation(3)])
         if chance(config.duotone_probability):
-            image = duotone(image, *generator.uniform(0, 255, (2, 3)), contrast=draw((0.5, 2)))
+            dark, light = generator.uniform(0, 255, (2, 3))
+            image = duotone(image, dark, light, contrast=draw((0.5, 2)))
         if chance(config.posterise_probability):
             image = posterise(image, int(generator.integers(*config.posterise_levels, endpoint=True)))
         if chance(config.side_light_probability):
@@ -208,7 +210,7 @@ class Augmentation:
         if chance(config.picture_edge_probability):
             width = round(draw(config.picture_edge) * self.size)
             image = image.copy()
-            np.rot90(image, scene.integers(4))[:width] = 0
+            np.rot90(image, int(scene.integers(4)))[:width] = 0
         return image
 
     def _sample_turn(self, landmarks: np.ndarray, generator: np.random.Generator) -> HeadTurn:

@@ -188,7 +188,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         group.add_argument(f"--{item.name}", default=None, help=item.metadata["help"], **_kind(item))
 
 
-def _kind(item: Field) -> dict[str, Any]:
+def _kind(item: Field[Any]) -> dict[str, Any]:
     if get_origin(item.type) is tuple:
         return {"nargs": "+", "metavar": item.name.upper()}
     if get_origin(item.type) is Literal:

@@ -13,20 +13,21 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
 from datasets.wflw import WFLWCrops, read_faces
 from inference.engines import autocast
 from inference.network import predict, resolve_device
+from models import LDEQ
 from training.augmentation import Augmentation
 from training.augmentation_config import AugmentationConfig
 from training.config import RunOptions, TrainingConfig
-from training.data import FaceList, TrainingFaces, read_training_lists
+from training.data import FaceList, TrainingFaces, TrainingSample, read_training_lists
 from training.log import CURVES_FILE, LOG_FILE, append_row, plot_curves
 from training.network import build_network, learning_rate_factor, number_of_step, parameter_groups
 from training.sampling import PoseSampler, pose_weights, share_weights
-from training.state import RUN_FILES, Run, describe_run, open_run_folder
+from training.state import RUN_FILES, AveragedNetwork, Run, describe_run, open_run_folder
 from training.step import TrainingStep, draw_plan, is_pair_step
 from utils.errors import OptionError, UserError
 from utils.files import locked_folder, protect_inputs, write_bytes
@@ -68,7 +69,7 @@ def train(options: RunOptions, config: TrainingConfig) -> None:
         raise OptionError(f"--batch_size {config.batch_size} is not divisible by the {process.world_size} processes")
 
     torch.manual_seed(config.seed)
-    model = build_network(options, config).to(process.device, memory_format=torch.channels_last)
+    model = build_network(options, config).to(process.device).to(memory_format=torch.channels_last)
     augmentation = AugmentationConfig.parse(options.augmentation)
     samples, sampler = make_samples(setting, Augmentation(augmentation, model.config.image_size))
     validation = WFLWCrops(read_faces(options.dataset_path, config.validation_split), model.config.image_size)
@@ -76,7 +77,7 @@ def train(options: RunOptions, config: TrainingConfig) -> None:
     optimizer = torch.optim.AdamW(parameter_groups(model, config.weight_decay), lr=config.learning_rate)
     training = Run(
         model=model,
-        average=AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay), use_buffers=True),
+        average=AveragedNetwork(model, multi_avg_fn=get_ema_multi_avg_fn(config.ema_decay), use_buffers=True),
         optimizer=optimizer,
         schedule=torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: learning_rate_factor(step, config)),
     )
@@ -139,7 +140,7 @@ def run_epochs(
             training.save(setting.folder)
 
 
-def train_epoch(training: Run, step: nn.Module, loader: DataLoader, setting: Setting) -> float:
+def train_epoch(training: Run, step: nn.Module, loader: DataLoader[TrainingSample], setting: Setting) -> float:
     """Run the rest of an epoch; returns images per second."""
     config, process = setting.config, setting.process
     training.model.train()
@@ -222,7 +223,7 @@ def finish_epoch(training: Run, validation: WFLWCrops, rate: float, setting: Set
     row = {
         "epoch": training.epoch,
         "samples": (training.epoch + 1) * config.steps_per_epoch * config.batch_size,
-        "learning_rate": training.schedule.get_last_lr()[0],
+        "learning_rate": float(training.schedule.get_last_lr()[0]),
         "loss": training.loss_sum / training.step,
         "train_nme": 100 * training.nme_sum / training.step,
         "validation_nme": 100 * validation_nme,
@@ -234,7 +235,7 @@ def finish_epoch(training: Run, validation: WFLWCrops, rate: float, setting: Set
     print(", ".join(f"{name} {value:.4g}" for name, value in row.items()), flush=True)
 
 
-def validate(model: nn.Module, crops: WFLWCrops, setting: Setting) -> float:
+def validate(model: LDEQ, crops: WFLWCrops, setting: Setting) -> float:
     """Mean NME over a list of faces, as a fraction."""
     loader = DataLoader(
         crops,

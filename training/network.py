@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from models import LDEQ, load_checkpoint
-from models.backbones.hrnet import load_backbone_weights
+from models.backbones.hrnet import HRNet, load_backbone_weights
 from models.config import PRESETS as NETWORKS
 from models.deq import GradientConfig
 from training.config import InitialPart, RunOptions, TrainingConfig
@@ -29,7 +29,7 @@ def build_network(options: RunOptions, config: TrainingConfig) -> LDEQ:
     gradient = GradientConfig(rule=config.gradient, phantom_steps=config.phantom_steps)
     model = LDEQ(replace(network, solver=solver, gradient=gradient, **changes))
     if options.backbone_weights:
-        if model.config.backbone == "stem":
+        if not isinstance(model.backbone, HRNet):
             raise OptionError("--backbone_weights needs an HRNet; choose another --backbone than stem")
         load_backbone_weights(model.backbone, options.backbone_weights)
     if options.initial_weights:
@@ -57,7 +57,7 @@ def load_part(model: LDEQ, source: LDEQ, part: InitialPart) -> None:
     model.load_state_dict(weights)
 
 
-def parameter_groups(model: LDEQ, weight_decay: float) -> list[dict]:
+def parameter_groups(model: LDEQ, weight_decay: float) -> list[dict[str, Any]]:
     """Weight decay acts on weights, not on biases and norms."""
     decayed = [parameter for parameter in model.parameters() if parameter.dim() > 1]
     others = [parameter for parameter in model.parameters() if parameter.dim() <= 1]

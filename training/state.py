@@ -30,6 +30,12 @@ MODULES = ("model", "average", "optimizer", "schedule")
 COUNTERS = ("epoch", "step", "loss_sum", "nme_sum")
 
 
+class AveragedNetwork(AveragedModel):
+    """The moving average of the weights of a network."""
+
+    module: LDEQ
+
+
 @dataclass
 class Run:
     """Everything that a step changes.
@@ -47,7 +53,7 @@ class Run:
     """
 
     model: LDEQ
-    average: AveragedModel
+    average: AveragedNetwork
     optimizer: Optimizer
     schedule: LRScheduler
     epoch: int = 0

@@ -68,7 +68,8 @@ class TrainingStep(nn.Module):
             landmarks: (B, K, 2) in [0, 1], or (B, 2, K, 2).
             weights: (B,) of the faces in the loss.
             plan: see `draw_plan`.
-            motion: (B, 2, 3) from the first view to the second, see `models.rwr.carry_state`; only for two views.
+            motion: (B, 2, 3) from the first view to the second, see `models.rwr.carry_state`; only for two views,
+                None keeps the state where it is.
 
         Returns:
             The loss, a scalar with a graph, and the keypoints (B, K, 2) without a graph, of the second view if there
@@ -79,7 +80,9 @@ class TrainingStep(nn.Module):
         if images.dim() == 5:
             first_state = self._solve_first(images[:, 0], plan.depth)
             first_error = self.model.read_out(first_state)[0] - landmarks[:, 0]
-            carried = carry_state(first_state, motion) if self.config.pair_carry == "crop" else first_state
+            carried = first_state
+            if self.config.pair_carry == "crop" and motion is not None:
+                carried = carry_state(first_state, motion)
             images, landmarks = images[:, 1], landmarks[:, 1]
 
         embedded = self.model.embed(images.contiguous(memory_format=torch.channels_last))

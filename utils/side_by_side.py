@@ -84,10 +84,10 @@ class SideBySide:
         """
         for title in self.titles:
             self.meters[title].add(faces[title])
-        self._follow(frame, faces)
-        return np.hstack([self._panel(frame, title, faces[title]) for title in self.titles])
+        view = self._follow(frame, faces)
+        return np.hstack([self._panel(frame, view, title, faces[title]) for title in self.titles])
 
-    def _follow(self, frame: np.ndarray, faces: Mapping[str, Mapping[int, np.ndarray]]) -> None:
+    def _follow(self, frame: np.ndarray, faces: Mapping[str, Mapping[int, np.ndarray]]) -> np.ndarray:
         """Move the view: centre and side of the face and centre of the eye, each the mean over the methods."""
         numbers = set.intersection(*(set(of_method) for of_method in faces.values()))
         numbers = {n for n in numbers if all(np.isfinite(of_method[n]).all() for of_method in faces.values())}
@@ -96,7 +96,7 @@ class SideBySide:
             if self._view is None:
                 middle, side = np.array(frame.shape[1::-1]) / 2, FACE_SHARE * max(frame.shape[:2])
                 self._view = np.array([*middle, side, *middle])
-            return
+            return self._view
         number = self._face if self._face in numbers else min(numbers)
         landmarks = np.mean([of_method[number] for of_method in faces.values()], axis=0)
         box = landmark_box(landmarks)
@@ -108,14 +108,15 @@ class SideBySide:
         self._view = self._view + FOLLOW * (seen - self._view)
         for title, trail in self._trails.items():
             trail.append(faces[title][number][list(TRAIL_POINTS)])
+        return self._view
 
-    def _panel(self, frame: np.ndarray, title: str, faces: Mapping[int, np.ndarray]) -> np.ndarray:
-        zoom = FACE_SHARE * PANEL_SIDE / self._view[2]
-        face = view_matrix(self._view[:2], zoom, PANEL_SIDE, PANEL_SIDE)
+    def _panel(self, frame: np.ndarray, view: np.ndarray, title: str, faces: Mapping[int, np.ndarray]) -> np.ndarray:
+        zoom = FACE_SHARE * PANEL_SIDE / view[2]
+        face = view_matrix(view[:2], zoom, PANEL_SIDE, PANEL_SIDE)
         above = cut(frame, face, PANEL_SIDE, PANEL_SIDE)
         for landmarks in faces.values():
             draw_face(above, transform_points(landmarks, face))
-        eye = view_matrix(self._view[3:], INSET_ZOOM * zoom, PANEL_SIDE, INSET_HEIGHT)
+        eye = view_matrix(view[3:], INSET_ZOOM * zoom, PANEL_SIDE, INSET_HEIGHT)
         inset = cut(frame, eye, PANEL_SIDE, INSET_HEIGHT)
         self._draw_inset(inset, eye, title, faces)
         heading, height = np.full((28, PANEL_SIDE, 3), BACKGROUND, np.uint8), 17

@@ -218,6 +218,8 @@ def damage_flags(path: Path | None) -> Generator[bool]:
     try:
         with av.open(str(path), metadata_errors="ignore") as container:
             video = container.streams.best("video")
+            if not isinstance(video, av.VideoStream):  # the reader reports it
+                return
             video.codec_context.thread_count = 1
             video.codec_context.options = {"skip_loop_filter": "all"}
             frames = container.decode(video)
@@ -229,7 +231,7 @@ def damage_flags(path: Path | None) -> Generator[bool]:
                 if frame is None:
                     return
                 yield bool(frame.is_corrupt) or "CRC mismatch" in str(messages)
-    except (av.error.FFmpegError, AttributeError):  # no video stream: the reader reports it
+    except (av.error.FFmpegError, AttributeError):  # a stream without a decoder: the reader reports it
         return
 
 

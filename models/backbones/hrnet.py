@@ -157,7 +157,8 @@ class ExchangeBlock(nn.Module):
         return [F.relu_(self._fuse(features, target)) for target in range(len(features))]
 
     def _fuse(self, features: list[Tensor], target: int) -> Tensor:
-        paths = self.fuse_layers[target]
+        # PyTorch's stub does not know what a ModuleList holds.
+        paths: nn.ModuleList = self.fuse_layers[target]  # type: ignore[assignment]
         # Nearest-neighbour upsampling commutes with addition: one doubling per resolution, coarsest first, is enough.
         coarser = None
         for source in range(len(features) - 1, target, -1):
@@ -209,7 +210,7 @@ class HRNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
         # No ReLU follows the projection; its many inputs, not its few outputs, set the scale of the injection.
         nn.init.kaiming_normal_(self.projection.weight, nonlinearity="linear")
-        nn.init.zeros_(self.projection.bias)
+        nn.init.zeros_(self.projection.get_parameter("bias"))
 
     def features(self, images: Tensor) -> list[Tensor]:
         """Compute the output of stage 4.
