@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from datasets.wflw_v import Clip, read_boxes, read_frames, read_landmarks
 from utils.crops import CropRule, crop_box
 from utils.errors import ClipError
-from utils.geometry import check_face_in_picture, steady_box
+from utils.geometry import check_box_in_picture, check_face_in_picture, steady_box
 from utils.images import to_rgb
 from utils.sources import initialise_decoder
 
@@ -78,8 +78,8 @@ def read_crops(clip: Clip, size: int, rules: Sequence[CropRule] = ORIGINAL_RULE)
         rules: How the crops of a frame are cut out.
 
     Raises:
-        ClipError: As `read_frames`, or if a box or landmark is not finite, a box has no area, or the landmarks of a
-            frame lie far or all outside it.
+        ClipError: As `read_frames`, or if a box or landmark is not finite, a box has no area or lies outside its
+            frame, or the landmarks of a frame lie far or all outside it.
     """
     boxes, landmarks = read_boxes(clip), read_landmarks(clip)
     steadied = boxes[0]
@@ -89,6 +89,7 @@ def read_crops(clip: Clip, size: int, rules: Sequence[CropRule] = ORIGINAL_RULE)
             crops, matrices = zip(
                 *(crop_box(image, steadied if rule.steady else box, size, rule.exact) for rule in rules), strict=True
             )
+            check_box_in_picture(box, image.shape[1], image.shape[0])
         except ValueError as error:
             raise ClipError(f"bboxes/{clip.video_id}.npy: frame {number}: {error}; correct it") from error
         try:

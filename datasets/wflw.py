@@ -31,7 +31,7 @@ from utils.geometry import FARTHEST, box_to_crop, check_face_in_picture, landmar
 from utils.images import resize_image, to_network_input
 from utils.metrics import OUTER_EYE_CORNERS
 from utils.progress import print_warning
-from utils.reading import read_lines
+from utils.reading import plain_number, read_lines
 
 NUM_LANDMARKS = 98
 PRECROPPED_SIZE = 256
@@ -378,7 +378,7 @@ def _parse_numbers(fields: list[str], where: str) -> np.ndarray:
     values = np.empty(len(fields))
     for index, field in enumerate(fields):
         try:
-            values[index] = float(field)
+            values[index] = float(plain_number(field))
         except ValueError:
             raise InputError(f"{where}: {field!r} is not a number; correct the line") from None
     if not np.isfinite(values).all():

@@ -12,7 +12,7 @@ import numpy as np
 from inference.results import Face
 from utils.errors import InputError, OutputError
 from utils.files import Aside, csv_line, written
-from utils.reading import open_array, read_table
+from utils.reading import open_array, plain_number, read_table
 from utils.values import check_instance
 
 LANDMARK_SUFFIXES = (".jsonl", ".csv")
@@ -136,8 +136,8 @@ def _read_table(path: Path) -> dict[int, dict[int, np.ndarray]]:
     boxes: dict[int, dict[int, np.ndarray]] = {}
     for where, row in read_table(path, ("frame", "face", *BOX_COLUMNS)):
         try:
-            frame, face = int(row["frame"]), int(row["face"])
-            box = np.array([float(row[name]) for name in BOX_COLUMNS])
+            frame, face = (int(plain_number(row[name])) for name in ("frame", "face"))
+            box = np.array([float(plain_number(row[name])) for name in BOX_COLUMNS])
         except ValueError as error:
             raise InputError(f"{where}: {error}; correct it") from error
         of_frame = boxes.setdefault(frame, {})

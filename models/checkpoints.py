@@ -247,7 +247,7 @@ def _checksum(config: str, weights: dict[str, Tensor]) -> str:
 def _check_kind(path: Path, name: str, tensor: Tensor) -> None:
     """Check that a tensor is an ordinary one, with its own memory for every element."""
     known = (*STORED_TYPES, torch.int64)
-    if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.dtype not in known:
+    if tensor.is_nested or tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.dtype not in known:
         raise CheckpointError(
             f"{path}: weight {name} is a tensor of {tensor.dtype}, {tensor.layout}, on {tensor.device}; ordinary "
             "numbers are needed"
@@ -366,7 +366,12 @@ def _rename(path: Path, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         bare = name.removeprefix("module.")
         for pattern, replacement in ORIGINAL_NAMES:
             if match := pattern.fullmatch(bare):
-                renamed[match.expand(replacement)] = tensor
+                ours = match.expand(replacement)
+                if ours in renamed:
+                    raise CheckpointError(
+                        f"{path}: weight {bare} is there twice, with the prefix 'module.' and without"
+                    )
+                renamed[ours] = tensor
                 break
         else:
             extra.append(name)

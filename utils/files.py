@@ -290,6 +290,8 @@ def locked_folder(folder: Path) -> Iterator[None]:
 
 def _lock(folder: Path, path: Path) -> IO[bytes]:
     while True:
+        if path.exists() and not path.is_file():
+            raise OutputError(f"{path}: is not an ordinary file; remove it, or choose another folder")
         file = path.open("ab")
         try:
             # A lock of this process: its children do not hold it, such as workers that outlive it for a moment.

@@ -55,6 +55,22 @@ def check_face_in_picture(landmarks: ArrayLike, width: int, height: int) -> None
         raise ValueError(f"every landmark lies outside the picture of {width} x {height} pixels")
 
 
+def check_box_in_picture(box: ArrayLike, width: int, height: int) -> None:
+    """Check that some part of a box lies in the picture.
+
+    Args:
+        box: (4,) x1, y1, x2, y2 in pixels.
+        width: Of the picture.
+        height: Of the picture.
+
+    Raises:
+        ValueError: If it lies outside.
+    """
+    x1, y1, x2, y2 = _to_box(box)
+    if x2 <= 0 or y2 <= 0 or x1 >= width or y1 >= height:
+        raise ValueError(f"the box lies outside the picture of {width} x {height} pixels")
+
+
 def landmark_box(points: ArrayLike) -> np.ndarray:
     """Tight box around landmarks.
 

@@ -144,3 +144,14 @@ def open_array(path: Path) -> np.ndarray:
     if array.dtype.kind not in "fiu":
         raise InputError(f"{path}: holds {array.dtype}, expected numbers; get it again")
     return array
+
+
+def plain_number(text: str) -> str:
+    """The text of a number in a file, if it has no signs that Python alone reads: underscores, digits of other scripts.
+
+    Raises:
+        ValueError: If it has.
+    """
+    if "_" in text or not text.isascii():
+        raise ValueError(f"{text!r} is not a number")
+    return text

@@ -56,6 +56,8 @@ def check_number(
         if infinite and isinstance(value, float) and value == math.inf:
             return
         raise OptionError(f"{name} must be a finite number, not {_show(value)}")
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        raise OptionError(f"{name} must be an integer of 64 bits or a floating-point number, not {_show(value)}")
     if value < lowest or (open_below and value == lowest):
         least = f"above {lowest:g}" if open_below else f"at least {lowest:g}"
         raise OptionError(f"{name} must be {least}, not {_show(value)}")

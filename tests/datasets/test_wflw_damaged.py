@@ -117,6 +117,13 @@ def test_a_number_outside_every_picture_is_named_with_its_line(raw_wflw, value):
         read_faces(raw_wflw, "test")
 
 
+@pytest.mark.parametrize("number", ["0_1", "\u0660.\u0665", "0x1", "1e"])
+def test_a_number_that_only_some_programs_read_is_refused(precropped_wflw, number):
+    edit_line(precropped_wflw / "test.txt", 1, set_field(5, number))
+    with pytest.raises(InputError, match=f"line 1: '{number}' is not a number"):
+        read_faces(precropped_wflw, "test")
+
+
 def test_a_face_far_outside_its_image_is_named(raw_wflw):
     path = raw_wflw / "WFLW_annotations" / "list_98pt_rect_attr_train_test" / "list_98pt_rect_attr_test.txt"
     first, *others = path.read_text().splitlines()

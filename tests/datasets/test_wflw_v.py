@@ -192,6 +192,17 @@ def test_steady_crops_are_those_of_the_boxes_freed_from_jitter(four_clips: Path)
     np.testing.assert_allclose(256 * second.matrices[0], box_to_crop(steady_box(boxes[0], boxes[1]), exact=True))
 
 
+def test_a_box_outside_its_frame_is_damage_of_the_clip(tmp_path: Path):
+    write_clip(tmp_path, "moved", 4)
+    write_split(tmp_path, "easy", ["moved"])
+    (clip,) = list_clips(tmp_path).clips
+    boxes = np.load(tmp_path / "bboxes" / "moved.npy")
+    boxes[2, :4] += 1000
+    np.save(tmp_path / "bboxes" / "moved.npy", boxes)
+    with pytest.raises(ClipError, match=r"bboxes/moved\.npy: frame 2: the box lies outside the picture"):
+        list(read_crops(clip, 64))
+
+
 def test_boxes_are_the_first_four_columns(four_clips: Path):
     clip = list_clips(four_clips).clips[0]
     assert read_boxes(clip).shape == (9, 4)

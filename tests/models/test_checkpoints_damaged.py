@@ -186,8 +186,9 @@ def test_a_network_larger_than_any_machine_is_refused_before_memory_is_taken(own
         lambda tensor: tensor.to(torch.complex64),
         lambda tensor: tensor[:1].expand(10**9, *tensor.shape[1:]),
         lambda tensor: torch.quantize_per_tensor(tensor, 0.1, 0, torch.qint8),
+        lambda tensor: torch.nested.nested_tensor([tensor, tensor]),
     ],
-    ids=["fp8", "sparse", "meta", "complex", "expanded", "quantised"],
+    ids=["fp8", "sparse", "meta", "complex", "expanded", "quantised", "nested"],
 )
 def test_a_tensor_of_an_odd_kind_is_refused_with_its_name(change, original_file):
     path = original_file()

@@ -151,6 +151,12 @@ def test_extra_weights_are_named_in_one_warning_and_left_out(original_file):
     assert torch.equal(loaded.cell.head.weight, model.cell.head.weight)
 
 
+def test_a_weight_with_and_without_the_prefix_is_refused(original_file):
+    weights = original_weights(small_model())
+    weights["module.deq_layer.cell.head.conv.bias"] = torch.zeros_like(weights["deq_layer.cell.head.conv.bias"])
+    assert_refused(original_file(weights=weights), r"deq_layer\.cell\.head\.conv\.bias is there twice")
+
+
 @pytest.mark.parametrize(
     "name", ["tail.3.norm.running_var", "deq_layer.cell.head.conv.bias", "deq_layer.cell.hourglass.same7.conv.weight"]
 )

@@ -143,7 +143,7 @@ def test_a_map_that_is_flat_spoils_no_state_beside_it():
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("max_iters", 0), ("carry", "away"), ("pull", 1.0), ("pull", -0.1), ("release", 0.0)],
+    [("max_iters", 0), ("carry", "away"), ("pull", 1.0), ("pull", -0.1), ("release", 0.0), ("release", 2**70)],
 )
 def test_an_option_out_of_range_is_named(option, value):
     with pytest.raises(ValueError, match=option):

@@ -168,6 +168,14 @@ def test_a_second_run_is_refused_as_long_as_the_first_has_the_folder(tmp_path: P
     assert names_in(tmp_path) == []
 
 
+def test_a_lock_that_is_a_pipe_is_refused_and_not_waited_for(tmp_path: Path):
+    with locked_folder(tmp_path):
+        (lock,) = names_in(tmp_path)
+    os.mkfifo(tmp_path / lock)
+    with pytest.raises(OutputError, match="is not an ordinary file"), locked_folder(tmp_path):
+        pass
+
+
 def test_a_run_that_was_killed_does_not_keep_its_folder(tmp_path: Path):
     first = hold_lock(tmp_path)
     first.kill()
