@@ -5,7 +5,7 @@ python benchmarks/depth.py ... --only "depth 0-4" "gate, pairs" --only_report
 
 FACES is a folder of faces in the format of WFLW with the lists `train` and `test`, WFLW_V a folder of clips. Every run
 starts with the backbone of W and a new cell at 64 pixels, and sees the same number of samples. The runs "from scratch"
-start with a new backbone, and see four times as many. The folder of a run gets weights and measurements.json; the
+start with a new backbone, and see twice as many. The folder of a run gets weights and measurements.json; the
 output folder gets table.md and curves.png. Measured runs are not repeated.
 """
 
@@ -25,7 +25,7 @@ from utils.command_line import given_path, positive_integer, run, script_parser
 ROOT = Path(__file__).resolve().parents[1]
 IMAGE_SIZE = 64
 MEASUREMENTS = "measurements.json"
-SCRATCH = 4
+SCRATCH = 2
 """Samples of a run from scratch, over those of the others."""
 PAIRS = ("--min_depth", "1", "--pair_probability", "0.4", "--jitter_weight", "2", "--warm_start_probability", "0")
 GATE = ("--gate", "learned", "--gate_start", "0.5")
