@@ -180,24 +180,15 @@ def comparison_figure(
             name = short_name(score.method)
             place = (score.nme_percent, score.nmj)
             axes.scatter(*place, s=45, color=_colour_of(name, names), edgecolors="black", linewidths=0.5, zorder=3)
-        axes.set_xlabel("NME %")
+        axes.set_xlabel("NME %, lower is better")
         _tidy(axes)
-    every[0].set_ylabel("NMJ, 1/100 pixel of a face of 256 x 256 pixels")
+    every[0].set_ylabel("NMJ, 1/100 pixel of a face of 256 x 256 pixels, lower is better")
     points = np.array([(score.nme_percent, score.nmj) for score in scores])
     points = np.concatenate([points, *(unbeaten(curve) for curve in curves.values())])
     every[0].set(xlim=_limits(points[:, 0], LEAST_NME_SPAN), ylim=_limits(points[:, 1], LEAST_NMJ_SPAN))
     for axes, crop in zip(every, crops, strict=True):
         shown = [score for score in scores if score.crop == crop]
         label_points(axes, {short_name(s.method): (s.nme_percent, s.nmj) for s in shown}, names)
-        axes.annotate(
-            "better",
-            (0.02, 0.02),
-            (0.13, 0.13),
-            xycoords="axes fraction",
-            textcoords="axes fraction",
-            color="0.4",
-            arrowprops={"arrowstyle": "->", "color": "0.4"},
-        )
     return figure
 
 
