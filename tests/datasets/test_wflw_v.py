@@ -197,7 +197,7 @@ def test_a_box_outside_its_frame_is_damage_of_the_clip(tmp_path: Path):
     write_split(tmp_path, "easy", ["moved"])
     (clip,) = list_clips(tmp_path).clips
     boxes = np.load(tmp_path / "bboxes" / "moved.npy")
-    boxes[2, :4] += 1000
+    boxes[2, :4] += 170
     np.save(tmp_path / "bboxes" / "moved.npy", boxes)
     with pytest.raises(ClipError, match=r"bboxes/moved\.npy: frame 2: the box lies outside the picture"):
         list(read_crops(clip, 64))
