@@ -107,13 +107,11 @@ def main() -> None:
 
 def train(folder: Path, name: str, args: argparse.Namespace) -> None:
     """One run of the training script."""
+    scratch = name.startswith("from scratch")
     command = [sys.executable, ROOT / "train_LDEQ_WFLW.py", "--dataset_path", args.faces, "--output_folder", folder]
-    if name.startswith("from scratch"):
-        command += ["--samples_per_epoch", SCRATCH * args.samples]
-    else:
-        command += ["--initial_weights", args.initial_weights, "--initial_part", "backbone"]
-        command += ["--samples_per_epoch", args.samples]
-    command += ["--workers", 0, *(["--resume"] if (folder / "state.pt").exists() else [])]
+    command += ["--samples_per_epoch", args.samples * (SCRATCH if scratch else 1), "--workers", 0]
+    command += [] if scratch else ["--initial_weights", args.initial_weights, "--initial_part", "backbone"]
+    command += ["--resume"] if (folder / "state.pt").exists() else []
     subprocess.run([*map(str, command), *COMMON, *RUNS[name]], check=True, cwd=ROOT)
 
 

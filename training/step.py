@@ -68,12 +68,14 @@ class TrainingStep(nn.Module):
             landmarks: (B, K, 2) in [0, 1], or (B, 2, K, 2).
             weights: (B,) of the faces in the loss.
             plan: see `draw_plan`.
-            motion: (B, 2, 3) from the first view to the second, see `models.rwr.carry_state`; only for two views,
-                None keeps the state where it is.
+            motion: (B, 2, 3) from the first view to the second, see `models.rwr.carry_state`; only for two views.
 
         Returns:
             The loss, a scalar with a graph, and the keypoints (B, K, 2) without a graph, of the second view if there
             are two.
+
+        Raises:
+            ValueError: the state of the first view is to be moved, and the motion is missing.
         """
         first_error = None
         carried = None
@@ -81,7 +83,9 @@ class TrainingStep(nn.Module):
             first_state = self._solve_first(images[:, 0], plan.depth)
             first_error = self.model.read_out(first_state)[0] - landmarks[:, 0]
             carried = first_state
-            if self.config.pair_carry == "crop" and motion is not None:
+            if self.config.pair_carry == "crop":
+                if motion is None:
+                    raise ValueError("pair_carry 'crop' needs the motion between the views")
                 carried = carry_state(first_state, motion)
             images, landmarks = images[:, 1], landmarks[:, 1]
 

@@ -133,6 +133,13 @@ def test_the_second_view_starts_from_the_state_of_the_first(carry):
     assert loss.item() == pytest.approx(losses.mean().item(), rel=1e-4)
 
 
+def test_two_views_without_their_motion_are_refused_where_the_state_is_to_be_moved():
+    images, landmarks = torch.randn(2, 2, 3, 64, 64), torch.rand(2, 2, 5, 2)
+    step = TrainingStep(small_model(), TrainingConfig(pair_probability=1, pair_carry="crop"))
+    with pytest.raises(ValueError, match="needs the motion"):
+        step(images, landmarks, torch.ones(2), StepPlan(1, None, 0))
+
+
 def test_a_step_of_pairs_reaches_every_weight():
     model = small_model().train()
     step = TrainingStep(model, TrainingConfig(pair_probability=1))
