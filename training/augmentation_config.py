@@ -79,7 +79,7 @@ class AugmentationConfig:
         occlusion_probability: Share of occluded faces.
         occlusion_count: Largest number of occluders.
         occlusion_size: Range of an occluder's width and height, over the crop side.
-        worn_probability: Share of faces behind glasses, goggles, a mask or a hand (`training.occluders`).
+        worn_probability: Share of faces behind glasses, goggles, a mask, a hand or headgear (`training.occluders`).
         low_resolution_probability: Share of faces from a smaller image.
         low_resolution: Range of the smaller image's size, over the crop side.
         blur_probability: Probability of Gaussian blur.

@@ -9,7 +9,7 @@ from schematic_face import FAULTS, OFF, SIZE, schematic_face, texture
 from datasets.degradation import adjust_gamma, low_resolution, motion_blur, occlude, sensor_noise, side_light
 from training.augmentation import Augmentation
 from training.colour import channel_curves, duotone, posterise, shift_hue
-from training.occluders import face_mask, glasses, goggles, hand
+from training.occluders import face_mask, glasses, goggles, hand, headgear
 from utils.geometry import landmark_box
 
 
@@ -87,6 +87,19 @@ def test_what_is_worn_lies_where_it_is_worn(occluder, hidden, seen):
     x, y = np.rint(landmarks).astype(int).T
     assert changed[y[hidden], x[hidden]].min() > 20
     assert changed[y[seen], x[seen]].max() == 0
+
+
+def test_headgear_covers_the_forehead_and_not_the_mouth():
+    landmarks = schematic_face()
+    brows, chin = landmarks[33:51].mean(axis=0), landmarks[16]
+    forehead = np.rint(brows + 0.45 * (brows - chin)).astype(int)
+    mouth = np.rint(landmarks[76:96]).astype(int)
+    for seed in range(40):
+        image = np.full((200, 200, 3), 200, np.uint8)
+        worn = headgear(image, landmarks, np.random.default_rng(seed))
+        assert (image == 200).all()
+        assert (worn[forehead[1], forehead[0]] != 200).any()
+        assert (worn[mouth[:, 1], mouth[:, 0]] == 200).all()
 
 
 def test_a_hand_touches_the_face_and_has_the_colour_of_its_skin():
