@@ -14,7 +14,7 @@ this detector, as of 2026:
 """
 
 from collections.abc import Iterator
-from typing import Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, get_args
 
 import cv2
 import numpy as np
@@ -106,10 +106,11 @@ def detect_faces(detector: FaceDetector, frame: np.ndarray) -> np.ndarray:
     return boxes
 
 
-def _describe(found: object) -> str:
-    shape = getattr(found, "shape", None)
-    dtype = getattr(found, "dtype", None)
-    return type(found).__name__ if shape is None else f"{dtype} of shape {tuple(shape)}"
+def _describe(found: Any) -> str:
+    try:
+        return f"{found.dtype} of shape {tuple(found.shape)}"
+    except Exception:  # no array, or one without a shape, as a nested tensor
+        return type(found).__name__
 
 
 class CenterFaceDetector:

@@ -104,7 +104,12 @@ class BoxTracker:
         self._boxes: dict[int, np.ndarray] = {}
 
     def leave(self, number: int) -> None:
-        """Forget a face: its next frame, if any, is a first frame."""
+        """Forget a face: its next frame, if any, is a first frame.
+
+        Raises:
+            OptionError: If the number is no integer.
+        """
+        check_value("number of a face", plain(number), int)
         self.streams.leave(number)
         self._boxes.pop(number, None)
 

@@ -4,7 +4,6 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import replace
-from pathlib import Path
 from typing import get_args, overload
 
 import numpy as np
@@ -24,7 +23,7 @@ from utils.images import ColourOrder
 from utils.landmark_groups import NUM_LANDMARKS
 from utils.pictures import Picture, to_bgr
 from utils.sources import open_source, read_frames, read_picture
-from utils.values import check_choice, check_instance
+from utils.values import check_choice, check_instance, to_path
 
 VideoSource = str | os.PathLike[str] | int | Iterable[Picture]
 
@@ -62,10 +61,9 @@ class FaceLandmarker:
         min_face: float | None = None,
         colour: ColourOrder = "bgr",
     ):
-        check_instance("weights", weights, str | os.PathLike, optional=True)
         check_instance("tracking", tracking, TrackingConfig, optional=True)
         check_choice("colour", colour, get_args(ColourOrder))
-        path = SHIPPED_WEIGHTS if weights is None else Path(weights)
+        path = SHIPPED_WEIGHTS if weights is None else to_path("weights", weights)
         self.model = load_network(path, resolve_device(device), NUM_LANDMARKS, "sample")
         self.colour: ColourOrder = colour
         if tracking is None:
@@ -122,7 +120,7 @@ class FaceLandmarker:
 
     def _frames(self, source: VideoSource) -> Iterator[np.ndarray]:
         if isinstance(source, str | os.PathLike | int) and not isinstance(source, bool):
-            opened = open_source(str(source) if isinstance(source, int) else os.fspath(source))
+            opened = open_source(str(source if isinstance(source, int) else to_path("source", source)))
             if opened.kind in ("picture", "folder"):
                 return map(read_picture, opened.paths)
             return _closing(read_frames(opened))

@@ -25,7 +25,7 @@ from utils.errors import CheckpointError, InputError, OptionError, OutputError
 from utils.files import write_bytes
 from utils.reading import check_archive, check_file
 from utils.safetensors_format import from_bytes, to_bytes
-from utils.values import check_instance, check_value
+from utils.values import check_instance, check_value, shown_name, to_path
 
 CONFIG_KEY = "ldeq_config"
 
@@ -134,9 +134,8 @@ def load_checkpoint(path: str | os.PathLike[str], device: str | torch.device = "
         CheckpointError: If the file is missing, truncated, of another format or inconsistent; it is never half loaded.
         OptionError: If the path is not a path, or the device is not there.
     """
-    check_instance("path", path, str | os.PathLike)
+    path = to_path("path", path)
     check_instance("device", device, str | torch.device)
-    path = Path(path)
     try:
         check_file(path, "give a checkpoint")
         with path.open("rb") as file:
@@ -191,9 +190,8 @@ def save_checkpoint(model: LDEQ, path: str | os.PathLike[str], dtype: torch.dtyp
         OutputError: If a weight is not finite or overflows `dtype`, or the file cannot be written.
     """
     check_instance("model", model, LDEQ)
-    check_instance("path", path, str | os.PathLike)
+    path = to_path("path", path)
     check_instance("dtype of a checkpoint", dtype, torch.dtype, optional=True)
-    path = Path(path)
     for name, tensor in model.state_dict().items():
         if tensor.is_meta:
             raise OptionError(
@@ -225,7 +223,7 @@ def _read_own(path: Path) -> tuple[LDEQConfig, dict[str, Tensor]]:
     for name, tensor in stored.items():
         _check_kind(path, name, tensor)
     # Files of earlier versions have no checksum.
-    if metadata.get(CHECKSUM_KEY, "") not in ("", _checksum(metadata[CONFIG_KEY], stored)):
+    if metadata.get(CHECKSUM_KEY) not in (None, _checksum(metadata[CONFIG_KEY], stored)):
         raise CheckpointError(f"{path}: damaged, its content does not match its checksum; copy it again")
     weights = {name: _at_least_single(tensor) for name, tensor in stored.items()}
     try:
@@ -376,7 +374,7 @@ def _rename(path: Path, weights: dict[str, Tensor]) -> dict[str, Tensor]:
         else:
             extra.append(name)
     if extra:
-        warnings.warn(f"{path}: ignored unknown weights {', '.join(extra)}", stacklevel=4)
+        warnings.warn(f"{path}: ignored unknown weights {', '.join(map(shown_name, extra))}", stacklevel=4)
     return renamed
 
 

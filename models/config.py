@@ -102,7 +102,10 @@ class LDEQConfig:
         check_integer("m", getattr(self.solver, "m", 1), 1, MOST_EVALUATIONS)
         if not self.batch_norm_cell and any(width % self.cell_groups for width in self.cell_widths):
             widths = ", ".join(map(str, self.cell_widths))
-            raise OptionError(f"cell_groups must divide every width of the cell, {widths}; {self.cell_groups} does not")
+            raise OptionError(
+                f"cell_width {self.cell_width} and cell_width_increment {self.cell_width_increment} give the cell the "
+                f"widths {widths}; cell_groups {self.cell_groups} must divide every one of them"
+            )
         if self.normalisation != "linear" and not 0 < self.effective_beta <= LARGEST_BETA:
             raise OptionError(
                 f"softargmax_beta must give a positive factor of at most {LARGEST_BETA:g}, not {self.effective_beta:g}"

@@ -107,6 +107,13 @@ class LDEQ(nn.Module):
         size = self.config.image_size
         if images.dim() != 4 or images.shape[1:] != (3, size, size):
             raise ValueError(f"images must be (B, 3, {size}, {size}), not {tuple(images.shape)}")
+        weight = next(self.parameters())
+        same_type = images.dtype == weight.dtype or torch.is_autocast_enabled(images.device.type)
+        if images.device != weight.device or not same_type:
+            raise OptionError(
+                f"images are {images.dtype} on {images.device}, but the weights are {weight.dtype} on {weight.device}; "
+                "move the images or the network"
+            )
         return self.cell.embed(self.backbone(images))
 
     def initial_state(self, embedded: Tensor) -> Tensor:

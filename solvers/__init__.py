@@ -22,7 +22,7 @@ def solver_config(name: str, **options: Any) -> SolverConfig:
     Raises:
         ValueError: If the solver or an option is unknown; the message lists the known ones.
     """
-    if name not in list(SOLVERS):  # a list, because what is not hashable is unknown too
+    if not isinstance(name, str) or name not in SOLVERS:
         raise ValueError(f"unknown solver {name!r}; known: {', '.join(SOLVERS)}")
     known = [field.name for field in fields(SOLVERS[name])]
     for option in options:

@@ -17,6 +17,8 @@ def to_numbers(name: str, values: ArrayLike, shape: tuple[int | None, ...] | Non
     Raises:
         OptionError: If they are something else or have another shape; the message names the argument.
     """
+    if isinstance(values, bytes | bytearray):
+        raise OptionError(f"{name} must be numbers, not {type(values).__name__}")
     try:
         array = np.asanyarray(values)
     except Exception as error:  # tensors and objects raise many kinds of error, ragged lists a ValueError

@@ -3,7 +3,9 @@
 import functools
 import io
 import re
+import struct
 import warnings
+import zlib
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
@@ -13,6 +15,7 @@ import simplejpeg
 import torch
 from PIL import ExifTags, Image
 from PIL.JpegImagePlugin import JpegImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 
 from utils.errors import InputError
 from utils.progress import print_warning
@@ -25,6 +28,14 @@ MAX_PIXELS = 150_000_000
 """Most pixels of a picture; more would take gigabytes of memory."""
 
 JPEG_START = b"\xff\xd8\xff"
+
+PNG_START = b"\x89PNG\r\n\x1a\n"
+
+COMPRESSION, DEFLATE = 259, (8, 32946)
+"""The TIFF tag of the compression, and its values for Deflate."""
+
+STRIPS_OR_TILES = ((273, 279), (324, 325))
+"""The TIFF tags of the places and lengths of the strips, and of the tiles."""
 
 MISSING_DATA = "[Pp]remature end|bad (Huffman|arithmetic) code|instead of RST|Inconsistent progression"
 """The reports of libjpeg on data that are missing or meaningless."""
@@ -57,7 +68,8 @@ def read_bgr(path: Path) -> tuple[np.ndarray, bytes]:
     # it, and odd headers are common: those pictures stay usable.
     if re.search(MISSING_DATA, report):
         raise InputError(f"{path}: is damaged ({report}); get it again")
-    picture = jpeg if header is not None and header.is_upright and jpeg is not None else _decode(content)
+    upright = jpeg if header is not None and header.is_upright else None
+    picture = upright if upright is not None else _decode(content)
     if picture is None or _is_broken_tiff(content):
         raise InputError(f"{path}: cannot be decoded as a picture; it is damaged or has another format")
     if report:
@@ -67,9 +79,11 @@ def read_bgr(path: Path) -> tuple[np.ndarray, bytes]:
 
 def _decode(content: bytes) -> np.ndarray | None:
     """The picture as OpenCV decodes it, rotated according to its metadata; None if it refuses."""
+    if not content or _is_cut_png(content):
+        return None
     try:
         # Unlike imread, imdecode refuses a truncated file instead of filling the rest with grey.
-        picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
+        picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error:
         # On some damaged files OpenCV raises instead.
         return None
@@ -101,12 +115,42 @@ def _is_broken_tiff(content: bytes) -> bool:
         with warnings.catch_warnings(), Image.open(io.BytesIO(content)) as picture:
             warnings.simplefilter("ignore")
             picture.load()
+            _check_strips(picture, content)
+    except zlib.error:
+        return True
     except OSError as error:
         # Other reasons are variants that only OpenCV knows.
         return re.search("decoder error|broken data stream|truncated", str(error)) is not None
     except Exception:  # Pillow raises many kinds of error on what it does not know
         return False
     return False
+
+
+def _check_strips(picture: Image.Image, content: bytes) -> None:
+    """Check the Adler-32 checksums of a TIFF file whose strips or tiles are Deflate: no library does.
+
+    Raises:
+        zlib.error: If one does not match, or the data are no Deflate stream.
+    """
+    tags = picture.tag_v2 if isinstance(picture, TiffImageFile) else {}
+    if tags.get(COMPRESSION) in DEFLATE:
+        for starts, lengths in STRIPS_OR_TILES:
+            for start, length in zip(tags.get(starts, ()), tags.get(lengths, ()), strict=True):
+                zlib.decompress(content[start : start + length])
+
+
+def _is_cut_png(content: bytes) -> bool:
+    """Whether a chunk of a PNG is longer than the rest of the file: OpenCV would allocate that much, gigabytes even."""
+    if not content.startswith(PNG_START):
+        return False
+    place = len(PNG_START)
+    while place + 8 <= len(content):
+        (length,) = struct.unpack_from(">I", content, place)
+        if content[place + 4 : place + 8] == b"IEND":
+            break
+        # Each chunk is its length, its name, the data and their checksum.
+        place += length + 12
+    return place > len(content)
 
 
 class _Header(NamedTuple):

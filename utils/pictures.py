@@ -1,7 +1,6 @@
 """Pictures given as a path, a PIL image or an array."""
 
 import os
-from pathlib import Path
 from typing import get_args
 
 import numpy as np
@@ -10,7 +9,7 @@ from PIL import Image, ImageOps
 from utils.errors import InputError
 from utils.images import ColourOrder, check_picture, to_rgb
 from utils.sources import read_picture
-from utils.values import check_choice
+from utils.values import check_choice, to_path
 
 Picture = str | os.PathLike[str] | Image.Image | np.ndarray
 
@@ -32,7 +31,7 @@ def to_bgr(picture: Picture, colour: ColourOrder = "bgr") -> np.ndarray:
     """
     check_choice("colour", colour, get_args(ColourOrder))
     if isinstance(picture, str | os.PathLike):
-        return read_picture(Path(picture))
+        return read_picture(to_path("picture", picture))
     if isinstance(picture, Image.Image):
         picture, colour = _rgb_of(picture), "rgb"
     try:

@@ -4,9 +4,11 @@ Without them Python would accept "false" as true, True as 1, and NaN as a number
 """
 
 import math
+import os
 from collections.abc import Collection, Mapping
 from dataclasses import fields
 from numbers import Number
+from pathlib import Path
 from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -97,6 +99,19 @@ def check_instance(name: str, value: Any, kind: type | UnionType, optional: bool
         raise OptionError(f"{name} must be a {' or '.join(allowed)}, not {_show(value)}")
 
 
+def to_path(name: str, value: Any) -> Path:
+    """A path that a caller gives as text or as an object of a path.
+
+    Raises:
+        OptionError: If it is something else; the message names the argument.
+    """
+    check_instance(name, value, str | os.PathLike)
+    try:
+        return Path(value)
+    except Exception as error:  # an object whose __fspath__ fails, or gives no text
+        raise OptionError(f"{name} must be a path, but {_show(value)} gives none ({error})") from error
+
+
 def check_types(kind: type, options: Mapping[str, Any], owner: str) -> None:
     """Check that the options of a dataclass, for example from a file, have the types of its fields.
 
@@ -137,6 +152,11 @@ def check_value(name: str, value: Any, wanted: Any) -> None:
         check_number(name, value, -LARGEST_NUMBER)
     elif wanted is str and not isinstance(value, str):
         raise OptionError(f"{name} must be text, not {_show(value)}")
+
+
+def shown_name(name: str) -> str:
+    """A name from a file for a message of one line: as it is, or quoted if it has characters that do not print."""
+    return name if name.isprintable() else repr(name)
 
 
 def _show(value: Any) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from small_networks import small_model
 
 from inference.detector import SHIFT, SIZE_RATIO, CenterFaceDetector, detect_faces, to_landmark_boxes
@@ -193,6 +194,7 @@ NONSENSE = [
     ("faces", "not str"),
     ([["a", "b", "c", "d", "e"]], "not list"),
     ([[1, 2, 3, 4, 0.9], [1, 2]], "not list"),
+    (torch.nested.nested_tensor([torch.zeros(5)]), "not Tensor"),
     (np.zeros((2, 4)), r"not float64 of shape \(2, 4\)"),
     (np.zeros(5), r"not float64 of shape \(5,\)"),
     (np.array([LEFT_WITH_SCORE, [1, 2, np.nan, 4, 0.9]]), r"returned \[1\.0, 2\.0, nan, 4\.0, 0\.9\], which is not"),

@@ -17,7 +17,7 @@ from small_networks import small_model
 from torch import Tensor
 
 from models import load_checkpoint, save_checkpoint
-from models.checkpoints import CONFIG_KEY
+from models.checkpoints import CHECKSUM_KEY, CONFIG_KEY
 from utils.errors import CheckpointError
 
 
@@ -42,7 +42,7 @@ def rewrite(path: Path, change: Callable[[dict[str, Tensor], dict[str, Any]], No
             lambda weights, config: config["solver"].update(depth=6),
             "unknown option 'depth' of the solver",
         ),
-        (lambda weights, config: config.update(cell_groups=3), "cell_groups must divide"),
+        (lambda weights, config: config.update(cell_groups=3), "cell_groups 3 must divide"),
         (lambda weights, config: config.update(landmarks="5"), "configuration cannot be read"),
         (lambda weights, config: weights["cell.head.bias"].fill_(torch.nan), r"cell\.head\.bias has values"),
     ],
@@ -225,6 +225,15 @@ def test_a_changed_byte_of_the_weights_is_found(tmp_path, dtype):
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match="does not match its checksum"):
         load_checkpoint(path)
+
+
+def test_an_empty_checksum_does_not_match(tmp_path):
+    path = tmp_path / "weights.safetensors"
+    save_checkpoint(small_model(), path)
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    save_file(load_file(path), path, {**metadata, CHECKSUM_KEY: ""})
+    assert_refused(path, "does not match its checksum")
 
 
 def test_a_changed_byte_of_a_checkpoint_in_the_original_format_is_found(tmp_path):

@@ -132,7 +132,7 @@ def test_missing_fields_are_named_together_with_their_file(original_file):
         ({"z0_mode": "learned"}, "z0_mode 'learned'"),
         ({"cell_norm": "softmax"}, "'softmax'"),
         ({"model_mode": "recurrent"}, "'recurrent'"),
-        ({"cell_gn_groups": 3}, "cell_groups must divide every width"),
+        ({"cell_gn_groups": 3}, "cell_groups 3 must divide every one"),
         ({"max_iters": 0}, "max_evals must be an integer, at least 1, not 0"),
         ({"im_size": 96, "heatmap_size": 24}, "image_size must be a multiple of 64, not 96"),
         ({"n_keypoints": None}, "n_keypoints must be an integer, not None"),
@@ -144,8 +144,8 @@ def test_a_field_that_holds_something_unknown_is_named(changes, message, origina
 
 def test_extra_weights_are_named_in_one_warning_and_left_out(original_file):
     model = small_model()
-    weights = {**original_weights(model), "ema.decay": torch.ones(1), "deq_layer.cell.hourglass.same9.x": torch.ones(1)}
-    with pytest.warns(UserWarning, match=r"unknown weights ema\.decay, deq_layer\.cell\.hourglass\.same9\.x") as caught:
+    weights = {**original_weights(model), "ema\n": torch.ones(1), "deq_layer.cell.hourglass.same9.x": torch.ones(1)}
+    with pytest.warns(UserWarning, match=r"unknown weights 'ema\\n', deq_layer\.cell\.hourglass\.same9\.x") as caught:
         loaded = load_checkpoint(original_file(weights=weights))
     assert len(caught) == 1
     assert torch.equal(loaded.cell.head.weight, model.cell.head.weight)

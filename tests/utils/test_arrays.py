@@ -1,5 +1,6 @@
 """What a caller gives where numbers are wanted is numbers, or one error that names the argument."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,13 @@ from inference.landmark_tracker import BoxTracker
 from inference.network import Network
 from inference.predictor import LandmarkPredictor
 from inference.results import Face
-from models import LDEQ, save_checkpoint
+from models import LDEQ, load_checkpoint, save_checkpoint
 from solvers import AndersonConfig, FixedPointConfig, solve
 from utils.arrays import to_numbers
 from utils.errors import OptionError, OutputError
 from utils.geometry import box_overlap, box_to_crop, check_in_reach, landmark_box, steady_box, transform_points
 from utils.metrics import nme
+from utils.pictures import to_bgr
 from utils.reading import check_file
 from utils.sources import open_source
 from utils.values import check_integer
@@ -36,6 +38,7 @@ NO_NUMBERS = {
     "complex": np.ones(4, complex),
     "dates": np.array(["2020-01-01"] * 4, "datetime64[D]"),
     "objects": np.array([1, None, "x", {}], object),
+    "bytes": bytearray(b"1234"),
     "ragged": [[1, 2, 3, 4], [1, 2]],
     "masked": np.ma.masked_array([1.0, 2, 3, 4], [1, 0, 0, 1]),
     "unwilling": Unwilling(),
@@ -140,6 +143,8 @@ def test_a_network_without_values_is_neither_saved_nor_used(tmp_path: Path):
     for model in (empty, LDEQ(MODEL.config).half()):
         with pytest.raises(OptionError, match="model must have float32 weights with values"):
             Network(model)
+        with pytest.raises(OptionError, match=r"images are torch.float32 on cpu, but the weights are torch"):
+            model(torch.zeros(1, 3, MODEL.config.image_size, MODEL.config.image_size))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -154,6 +159,22 @@ def test_what_is_no_path_is_refused_by_the_readers():
     for read in (check_file, open_source):
         with pytest.raises(OptionError, match="must be a"):
             read(None)
+    for read in (load_checkpoint, to_bgr, lambda path: save_checkpoint(MODEL, path)):
+        with pytest.raises(OptionError, match=r"must be a path, but .* gives none"):
+            read(NumberedPath())
+
+
+class NumberedPath(os.PathLike):
+    """A path that is a number."""
+
+    def __fspath__(self) -> int:
+        return 3
+
+
+@pytest.mark.parametrize("number", [[1], "1", None, 1.5])
+def test_a_face_that_leaves_has_a_number(number: object):
+    with pytest.raises(OptionError, match="number of a face must be an integer"):
+        BoxTracker(MODEL).leave(number)
 
 
 def test_the_dtype_of_a_checkpoint_is_a_dtype(tmp_path: Path):

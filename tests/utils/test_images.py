@@ -1,4 +1,4 @@
-"""JPEG files: the pixels of OpenCV, and a damage that libjpeg notices is never silent."""
+"""Picture files: the pixels of OpenCV, and a damage that can be noticed is never silent."""
 
 import io
 import re
@@ -88,3 +88,35 @@ def test_a_jpeg_in_which_libjpeg_skips_bytes_is_read_with_a_warning_that_names_i
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(warning)
     assert "extraneous bytes" in line
+
+
+@pytest.mark.parametrize("name", [b"IDAT", b"tEXt", b"IEND"])
+def test_a_png_with_a_part_that_is_longer_than_the_file_is_refused(name: bytes, tmp_path: Path):
+    content = io.BytesIO()
+    Image.open(FACE).resize((90, 61)).save(content, "PNG")
+    whole = content.getvalue()
+    place = whole.index(b"IDAT") - 4
+    path = tmp_path / "face.png"
+    path.write_bytes(whole)
+    assert read_bgr(path)[0].shape == (61, 90, 3)
+    path.write_bytes(whole[:place] + (2**30).to_bytes(4, "big") + name + whole[place + 8 :])
+    with pytest.raises(InputError, match=r"face\.png: cannot be decoded as a picture"):
+        read_bgr(path)
+
+
+@pytest.mark.parametrize("predictor", [1, 2])
+def test_a_tiff_whose_deflate_data_do_not_match_their_checksum_is_refused(predictor: int, tmp_path: Path):
+    path = tmp_path / "face.tif"
+    face = Image.open(FACE).resize((90, 61))
+    face.save(path, compression="tiff_adobe_deflate", tiffinfo={317: predictor, 278: 8})
+    np.testing.assert_array_equal(read_bgr(path)[0][..., ::-1], np.asarray(face))
+    with Image.open(path) as picture:
+        ends = np.add(picture.tag_v2[273], picture.tag_v2[279])
+    assert len(ends) == 8
+    whole = path.read_bytes()
+    for end in ends:
+        damaged = bytearray(whole)
+        damaged[end - 1] ^= 1
+        path.write_bytes(damaged)
+        with pytest.raises(InputError, match=r"face\.tif: cannot be decoded as a picture"):
+            read_bgr(path)
