@@ -21,6 +21,9 @@ COLUMNS = 5
 
 PANEL_INCHES = 2.6
 
+LONGEST_LINE = 32
+"""Characters of a panel's title that fit above it."""
+
 FEWEST_FACES = 20
 """Fewest faces of a subset with a curve: with fewer, one face is a step of more than 5 %."""
 
@@ -113,7 +116,9 @@ def draw_panel(axes: Axes, panel: Panel) -> None:
     for points, colour in ((true, TRUE_COLOUR), (predicted, PREDICTED_COLOUR)):
         axes.scatter(points[:, 0], points[:, 1], s=9, color=colour, edgecolors="black", linewidths=0.3)
     axes.set(xlim=(0, side), ylim=(side, 0))
-    axes.set_title(panel.title, fontsize="small", pad=3)
+    # The end of a file's name tells more than its beginning.
+    lines = [line if len(line) <= LONGEST_LINE else f"…{line[1 - LONGEST_LINE :]}" for line in panel.title.splitlines()]
+    axes.set_title("\n".join(lines), fontsize="small", pad=3)
 
 
 def _draw_legend(part: SubFigure) -> None:

@@ -1,3 +1,5 @@
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +57,18 @@ def test_a_contact_sheet_shows_every_face_under_its_heading(count: int):
     figure = contact_sheet({"Worst": [make_panel(i) for i in range(count)], "Median": [make_panel(9)]})
     assert [axes.get_title() for axes in faces_of(figure)] == [*(f"face {i}" for i in range(count)), "face 9"]
     assert [part.get_suptitle() for part in figure.subfigs[1:]] == ["Worst", "Median"]
+
+
+def test_long_names_do_not_cover_each_other():
+    name = "36_Football_americanfootball_ball_36_415.jpg"
+    panels = [replace(make_panel(i), title=f"{name}\nNME {i} %") for i in range(3)]
+    figure = contact_sheet({"Worst": panels})
+    figure.draw_without_rendering()
+    titles = [axes.title for axes in faces_of(figure)]
+    assert [title.get_text().splitlines()[1] for title in titles] == ["NME 0 %", "NME 1 %", "NME 2 %"]
+    assert all(title.get_text().splitlines()[0].endswith("_ball_36_415.jpg") for title in titles)
+    boxes = [title.get_window_extent() for title in titles]
+    assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
 
 
 def test_true_and_predicted_landmarks_are_drawn_in_pixels_of_the_crop():
