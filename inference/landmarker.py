@@ -124,12 +124,16 @@ class FaceLandmarker:
             if opened.kind in ("picture", "folder"):
                 return map(read_picture, opened.paths)
             return _closing(read_frames(opened))
-        if isinstance(source, np.ndarray | Image.Image) or not isinstance(source, Iterable):
+        try:
+            frames = None if isinstance(source, bool | np.ndarray | memoryview | Image.Image) else iter(source)
+        except TypeError:  # also of a tensor without dimensions, which is an Iterable
+            frames = None
+        if frames is None:
             raise InputError(
                 f"a video is a path, the index of a webcam or an iterable of frames, not {type(source).__name__}; "
                 "for a single picture call the object itself"
             )
-        return (to_bgr(frame, self.colour) for frame in source)
+        return (to_bgr(frame, self.colour) for frame in frames)
 
 
 def _closing(frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:

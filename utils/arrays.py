@@ -19,6 +19,8 @@ def to_numbers(name: str, values: ArrayLike, shape: tuple[int | None, ...] | Non
     """
     if isinstance(values, bytes | bytearray):
         raise OptionError(f"{name} must be numbers, not {type(values).__name__}")
+    if isinstance(values, list | tuple) and any(map(np.ma.is_masked, values)):
+        raise OptionError(f"{name} must be real numbers, got masked values from {type(values).__name__}")
     try:
         array = np.asanyarray(values)
     except Exception as error:  # tensors and objects raise many kinds of error, ragged lists a ValueError

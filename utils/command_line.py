@@ -140,6 +140,8 @@ def run(command: Callable[[], int | None]) -> int:
     # Read when torch is loaded. Threads of OpenMP that wait by spinning keep a busy core from the thread they wait for;
     # with one of two cores busy, a frame of the demo took 15 to 150 ms instead of 12.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Figures are only written to files, and matplotlib does not load with a backend that it does not know.
+    os.environ["MPLBACKEND"] = "agg"
     try:
         refuse_empty_values(sys.argv[1:])
         status = command() or 0

@@ -15,7 +15,7 @@ import simplejpeg
 import torch
 from PIL import ExifTags, Image
 from PIL.JpegImagePlugin import JpegImageFile
-from PIL.TiffImagePlugin import TiffImageFile
+from PIL.TiffImagePlugin import ImageFileDirectory_v2, TiffImageFile
 
 from utils.errors import InputError
 from utils.progress import print_warning
@@ -33,6 +33,9 @@ PNG_START = b"\x89PNG\r\n\x1a\n"
 
 COMPRESSION, DEFLATE = 259, (8, 32946)
 """The TIFF tag of the compression, and its values for Deflate."""
+
+TIFF_COMPRESSIONS = (None, 1, 2, 3, 4, 5, 7, 32771, 32773, *DEFLATE, 34676, 34677)
+"""Values of that tag that OpenCV decodes; of other values it makes a picture of what is in memory. None: unknown."""
 
 STRIPS_OR_TILES = ((273, 279), (324, 325))
 """The TIFF tags of the places and lengths of the strips, and of the tiles."""
@@ -79,7 +82,7 @@ def read_bgr(path: Path) -> tuple[np.ndarray, bytes]:
 
 def _decode(content: bytes) -> np.ndarray | None:
     """The picture as OpenCV decodes it, rotated according to its metadata; None if it refuses."""
-    if not content or _is_cut_png(content):
+    if not content or _is_broken_png(content):
         return None
     try:
         # Unlike imread, imdecode refuses a truncated file instead of filling the rest with grey.
@@ -108,7 +111,7 @@ def _warn_once(text: str) -> None:
 
 
 def _is_broken_tiff(content: bytes) -> bool:
-    """Whether it is a TIFF file in which Pillow finds damage: OpenCV overlooks it."""
+    """Whether it is a TIFF in which Pillow finds damage, or of an unknown compression: OpenCV overlooks both."""
     if not content.startswith((b"II", b"MM")):
         return False
     try:
@@ -119,11 +122,23 @@ def _is_broken_tiff(content: bytes) -> bool:
     except zlib.error:
         return True
     except OSError as error:
-        # Other reasons are variants that only OpenCV knows.
-        return re.search("decoder error|broken data stream|truncated", str(error)) is not None
-    except Exception:  # Pillow raises many kinds of error on what it does not know
-        return False
-    return False
+        if re.search("decoder error|broken data stream|truncated", str(error)):
+            return True
+    except Exception:  # Pillow raises many kinds of error on variants that only OpenCV knows
+        pass
+    return _tiff_compression(content) not in TIFF_COMPRESSIONS
+
+
+def _tiff_compression(content: bytes) -> int | None:
+    """The compression of the first picture of a TIFF file; None if it cannot be read."""
+    try:
+        directory = ImageFileDirectory_v2(content[:8])
+        file = io.BytesIO(content)
+        file.seek(directory.next)
+        directory.load(file)
+        return directory.get(COMPRESSION, 1)
+    except Exception:  # Pillow raises many kinds of error on damaged metadata
+        return None
 
 
 def _check_strips(picture: Image.Image, content: bytes) -> None:
@@ -139,18 +154,27 @@ def _check_strips(picture: Image.Image, content: bytes) -> None:
                 zlib.decompress(content[start : start + length])
 
 
-def _is_cut_png(content: bytes) -> bool:
-    """Whether a chunk of a PNG is longer than the rest of the file: OpenCV would allocate that much, gigabytes even."""
+def _is_broken_png(content: bytes) -> bool:
+    """Whether a chunk of a PNG is longer than the rest of the file, or one with pixels differs from its checksum.
+
+    OpenCV would allocate such a length, gigabytes even, and does not check an animation.
+    """
     if not content.startswith(PNG_START):
         return False
     place = len(PNG_START)
     while place + 8 <= len(content):
         (length,) = struct.unpack_from(">I", content, place)
-        if content[place + 4 : place + 8] == b"IEND":
-            break
-        # Each chunk is its length, its name, the data and their checksum.
-        place += length + 12
-    return place > len(content)
+        name, end = content[place + 4 : place + 8], place + length + 12
+        if name == b"IEND":
+            return False
+        # Each chunk is its length, its name, the data, and the checksum of name and data.
+        if end > len(content):
+            return True
+        checksum = zlib.crc32(content[place + 4 : end - 4]).to_bytes(4, "big")
+        if name in (b"IHDR", b"PLTE", b"IDAT", b"fdAT") and checksum != content[end - 4 : end]:
+            return True
+        place = end
+    return False
 
 
 class _Header(NamedTuple):
@@ -193,6 +217,8 @@ def check_picture(picture: np.ndarray) -> None:
     wanted = f"a picture must be an array (H, W, 3) uint8 of 1 to {MAX_PIXELS:,} pixels"
     if not isinstance(picture, np.ndarray):
         raise ValueError(f"{wanted}, not {type(picture).__name__}")
+    if np.ma.is_masked(picture):
+        raise ValueError(f"{wanted}, without masked values")
     is_picture = picture.dtype == np.uint8 and picture.ndim == 3 and picture.shape[2] == 3
     if not is_picture or not 0 < picture.shape[0] * picture.shape[1] <= MAX_PIXELS:
         raise ValueError(f"{wanted}, not {picture.shape} {picture.dtype}")

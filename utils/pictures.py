@@ -18,8 +18,8 @@ def to_bgr(picture: Picture, colour: ColourOrder = "bgr") -> np.ndarray:
     """A picture as an array for the detector and the network.
 
     Args:
-        picture: a path; a PIL image of any mode (rotated according to its metadata, transparent parts made white); or
-            an array (H, W, 3) uint8.
+        picture: a path; a PIL image of any mode but I and F, whose range is unknown (rotated according to its metadata,
+            transparent parts made white); or an array (H, W, 3) uint8.
         colour: order of the channels of an array.
 
     Returns:
@@ -51,6 +51,10 @@ def _rgb_of(picture: Image.Image) -> np.ndarray:
         elif upright.mode.startswith("I;16"):
             # PIL would clip all values above 255.
             upright = Image.fromarray((np.asarray(upright) >> 8).astype(np.uint8))
+        elif upright.mode in ("I", "F"):
+            raise InputError(f"{picture}: the range of its numbers is unknown; convert it to the mode L or RGB")
         return np.asarray(upright.convert("RGB"))
+    except InputError:
+        raise
     except (OSError, ValueError, ZeroDivisionError) as error:  # also of a closed picture, and of one without a pixel
         raise InputError(f"{picture}: cannot be decoded ({error}); the file is damaged, closed or empty") from error

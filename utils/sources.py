@@ -74,11 +74,11 @@ def open_source(text: str) -> Source:
             )
         return Source("webcam", f"webcam_{int(text)}", (), ASSUMED_RATE, None, int(text))
     path = Path(text)
-    if path.is_dir():
-        try:
-            entries = list(path.iterdir())
-        except OSError as error:
-            raise cannot_read(path, error) from error
+    try:
+        entries = list(path.iterdir()) if path.is_dir() else None
+    except (OSError, ValueError) as error:  # also a name that is too long, or that no file can have
+        raise cannot_read(path, error) from error
+    if entries is not None:
         pictures = [entry for entry in entries if entry.is_file() and is_picture(entry)]
         if not pictures:
             raise InputError(f"{path}: the folder holds no picture ({' '.join(PICTURE_SUFFIXES)}); give another")

@@ -6,6 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from inference import FaceLandmarker
@@ -74,7 +75,9 @@ def test_what_is_no_picture_is_one_clear_error(landmarker, wrong):
         landmarker(wrong)
 
 
-@pytest.mark.parametrize("wrong", [None, 3.5, "missing.mp4", np.zeros((4, 4, 3), np.uint8), True])
+@pytest.mark.parametrize(
+    "wrong", [None, 3.5, "missing.mp4", "a" * 5000, "a\0b", np.zeros((4, 4, 3), np.uint8), torch.tensor(1.0), True]
+)
 def test_what_is_no_video_is_told_before_the_first_frame_is_asked_for(landmarker, wrong):
     with pytest.raises(InputError):
         landmarker.track(wrong)

@@ -41,6 +41,7 @@ NO_NUMBERS = {
     "bytes": bytearray(b"1234"),
     "ragged": [[1, 2, 3, 4], [1, 2]],
     "masked": np.ma.masked_array([1.0, 2, 3, 4], [1, 0, 0, 1]),
+    "a list of masked": [np.ma.masked_array([1.0, 2, 3, 4], [1, 0, 0, 1])],
     "unwilling": Unwilling(),
     "bf16": torch.ones(4, dtype=torch.bfloat16),
     "meta": torch.ones(4, device="meta"),

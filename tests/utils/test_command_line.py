@@ -199,6 +199,13 @@ def test_the_command_line_needs_neither_torch_nor_numpy():
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT).stdout == "set()\n"
 
 
+def test_a_backend_that_matplotlib_does_not_know_is_no_obstacle():
+    script = "from utils.command_line import run; run(lambda: __import__('matplotlib') and None)"
+    environment = os.environ | {"MPLBACKEND": "nonsense"}
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert done.stderr == ""
+
+
 @pytest.mark.parametrize(("given", "expected"), [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE")])
 def test_a_script_lets_the_threads_of_torch_sleep_unless_the_user_says_otherwise(given, expected):
     script = "import os, sys; from utils.command_line import run; run(lambda: print(os.environ['OMP_WAIT_POLICY']))"

@@ -2,6 +2,7 @@
 
 import io
 import re
+import struct
 from pathlib import Path
 
 import cv2
@@ -120,3 +121,28 @@ def test_a_tiff_whose_deflate_data_do_not_match_their_checksum_is_refused(predic
         path.write_bytes(damaged)
         with pytest.raises(InputError, match=r"face\.tif: cannot be decoded as a picture"):
             read_bgr(path)
+
+
+def test_a_png_whose_pixels_do_not_match_their_checksum_is_refused_in_an_animation_too(tmp_path: Path):
+    content = io.BytesIO()
+    frames = [Image.open(FACE).resize((90, 61)).rotate(angle) for angle in (0, 9)]
+    frames[0].save(content, "PNG", save_all=True, append_images=frames[1:])
+    damaged = bytearray(content.getvalue())
+    damaged[damaged.index(b"IDAT") + 40] ^= 1
+    path = tmp_path / "face.png"
+    path.write_bytes(content.getvalue())
+    assert read_bgr(path)[0].shape == (61, 90, 3)
+    path.write_bytes(damaged)
+    with pytest.raises(InputError, match=r"face\.png: cannot be decoded as a picture"):
+        read_bgr(path)
+
+
+def test_a_tiff_of_an_unknown_compression_of_which_opencv_makes_a_picture_is_refused(tmp_path: Path):
+    path = tmp_path / "face.tif"
+    Image.open(FACE).resize((90, 61)).save(path)
+    content = bytearray(path.read_bytes())
+    entry = content.index(struct.pack("<HHI", 259, 3, 1))  # the tag of the compression, one short integer
+    content[entry + 8 : entry + 10] = struct.pack("<H", 128)
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"face\.tif: cannot be decoded as a picture"):
+        read_bgr(path)

@@ -48,6 +48,9 @@ def test_an_image_of_any_mode_is_taken(mode, value):
         (RGB[None], r"\(1, 12, 16, 3\) uint8"),
         (RGB[:0], r"\(0, 16, 3\) uint8"),
         (np.broadcast_to(RGB[:1, :1], (40_000, 40_000, 3)), r"\(40000, 40000, 3\) uint8"),
+        (np.ma.masked_array(RGB, RGB > 0), "without masked values"),
+        (Image.new("I", (4, 3)), "the range of its numbers is unknown"),
+        (Image.new("F", (4, 3)), "the range of its numbers is unknown"),
         (Path("missing.jpg"), "missing.jpg"),
     ],
 )
