@@ -58,6 +58,8 @@ def convergence(
 ) -> dict[str, np.ndarray]:
     """Residual of every evaluation of a solve, from zeros and from the state of RwR, on frames of a clip.
 
+    That state is the previous frame's, whatever way of moving it is configured.
+
     Args:
         model: implicit, in evaluation mode.
         config: configuration of RwR.

@@ -154,7 +154,7 @@ class Streams:
         self._slots.clear()
 
     def state(self, slot: int) -> Tensor | None:
-        """The state (1, Z, H, W) that the next frame of a slot starts from; None for a first frame."""
+        """The state (1, Z, H, W) after a slot's last frame, not yet moved for the next one; None for a first frame."""
         return self._slots[slot].state if slot in self._slots else None
 
     @torch.inference_mode()
@@ -181,7 +181,10 @@ class Streams:
         matrices = to_numbers("matrices", matrices, (len(images) if images.ndim else 0, 2, 3))
         if images.shape != (len(matrices), 3, size, size):
             raise OptionError(f"images must have shape ({len(matrices)}, 3, {size}, {size}), not {tuple(images.shape)}")
-        slots = [int(slot) for slot in to_numbers("slots", slots, (len(matrices),))]
+        numbers = to_numbers("slots", slots, (len(matrices),))
+        if (numbers % 1 != 0).any():
+            raise OptionError(f"slots must be whole numbers, not {numbers.tolist()}")
+        slots = [int(slot) for slot in numbers]
         if len(set(slots)) != len(slots):
             raise ValueError(f"every slot has one next frame, but the slots are {slots}")
         for slot, starts in zip(slots, () if first is None else first, strict=first is not None):

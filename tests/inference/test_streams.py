@@ -191,6 +191,7 @@ def test_two_crops_of_one_slot_are_an_error():
         (random_images(2), "here", [0, 1], "matrices"),
         (random_images(2), crops(2), [0], "slots"),
         (random_images(2), crops(2), ["first", "second"], "slots"),
+        (random_images(2), crops(2), [0, 1.5], "slots"),
     ],
 )
 def test_crops_of_another_kind_are_named(images, matrices, slots, named):
