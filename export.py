@@ -9,7 +9,7 @@ size B, to the output folder:
     W.backbone.onnx  images (B, 3, S, S) -> embedded (B, C, S/4, S/4), once a frame
     W.cell.onnx      z (B, Z, S/4, S/4), embedded -> f_z, keypoints (B, K, 2) and uncertainty (B, K) of f_z
 
-If they lie next to the checkpoint, --engine auto uses them; on a CPU they are several times as fast as PyTorch. They
+If they lie next to the checkpoint, --engine auto uses them; on a CPU they are up to twice as fast as PyTorch. They
 hold the SHA-256 of the weights, and are used for these weights only.
 
 Faithful RwR outside PyTorch only has to keep z: for every frame compute `embedded`, then run the cell twice, starting

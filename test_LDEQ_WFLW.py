@@ -8,12 +8,12 @@ The dataset is WFLW in either layout (datasets/wflw.py); the weights are ours or
 output folder gets predictions.npz, results.json, per_face.csv, cumulative_error.png and, with --plot, faces.png.
 
 With --stop_rule sample every face is inferred once, and the numbers do not depend on batch size, workers or processes.
---stop_rule batch is the rule of the original release: a batch is solved until all its faces have converged. So each
+--stop_rule batch is the rule of the original release: a batch is solved until its mean residual has converged. So each
 split is inferred separately, in batches in the order of its list, as in the original. Keep the batch size of 32 for a
 comparison with it; per_face.csv has the predictions made for `test`. The processes of torchrun divide whole batches
 among them, which changes no number under either rule.
 
-A face whose solve is not finite is reported and left out of the scores, and the exit status is 1.
+A face whose solve is not finite is reported, has no NME, and counts as a failure in FR and AUC; the exit status is 1.
 """
 
 import sys

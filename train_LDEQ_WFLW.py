@@ -18,6 +18,7 @@ from training.config import PRESETS, RunOptions, add_options, from_options
 from utils.command_line import (
     evaluation_budget,
     given_path,
+    non_negative_integer,
     non_negative_number,
     positive_integer,
     run,
@@ -42,7 +43,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--backbone", choices=BACKBONES, help="default: the preset's")
     parser.add_argument("--image_size", type=positive_integer, help="side of the network's input, a multiple of 64")
     parser.add_argument("--cell_width", type=positive_integer, help="channels of the cell at its finest level")
-    parser.add_argument("--cell_width_increment", type=positive_integer, help="further channels at each coarser level")
+    parser.add_argument(
+        "--cell_width_increment", type=non_negative_integer, help="further channels at each coarser level"
+    )
     parser.add_argument("--gate", choices=GATES, help="share of the new heatmaps in the cell's output")
     parser.add_argument("--gate_start", type=float, help="value of that share, or initial value of a learned gate")
     parser.add_argument("--max_evals", type=evaluation_budget, help="budget of the network's solver")

@@ -76,8 +76,9 @@ def prepare(args: argparse.Namespace, batch_size: int) -> tuple[LDEQ, list[Tenso
     import torch
     from torch.utils.data import DataLoader
 
-    from datasets.wflw import NUM_LANDMARKS, WFLWCrops, load_wflw_test
+    from datasets.wflw import WFLWCrops, load_wflw_test
     from inference.network import load_network, resolve_device
+    from utils.landmark_groups import NUM_LANDMARKS
 
     device = resolve_device(args.device)
     model = load_network(args.landmark_model_weights, device, NUM_LANDMARKS, "sample", args.solver)

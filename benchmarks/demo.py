@@ -91,7 +91,6 @@ def measure(video: Path, args: argparse.Namespace) -> dict[str, float]:
     """Seconds a frame of every stage, and the mean number of faces."""
     import numpy as np
 
-    from datasets.wflw import NUM_LANDMARKS
     from inference.detector import CenterFaceDetector
     from inference.face_tracker import FaceTracker
     from inference.landmark_tracker import TRACKING
@@ -99,6 +98,7 @@ def measure(video: Path, args: argparse.Namespace) -> dict[str, float]:
     from inference.predictor import crop_faces
     from models.rwr import VARIANTS
     from utils.drawing import draw_faces
+    from utils.landmark_groups import NUM_LANDMARKS
     from utils.sources import open_source, read_frames
 
     use_threads(args.threads)

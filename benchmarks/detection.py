@@ -55,11 +55,12 @@ def main() -> None:
     args = parse_arguments()
     import pandas as pd
 
-    from datasets.wflw import NUM_LANDMARKS, load_wflw_test
+    from datasets.wflw import load_wflw_test
     from inference.detector import CenterFaceDetector
     from inference.engines import open_engine
     from inference.network import load_network, resolve_device, use_threads
     from inference.predictor import LandmarkPredictor
+    from utils.landmark_groups import NUM_LANDMARKS
 
     use_threads(args.threads)
     test = load_wflw_test(args.dataset_path)

@@ -60,9 +60,10 @@ def main() -> None:
     args = parse_arguments()
     from torch.utils.data import DataLoader
 
-    from datasets.wflw import NUM_LANDMARKS, WFLWCrops, load_wflw_test
+    from datasets.wflw import WFLWCrops, load_wflw_test
     from inference.network import load_network, resolve_device, use_threads
     from models import LDEQ, preset
+    from utils.landmark_groups import NUM_LANDMARKS
 
     use_threads(args.threads)
     device = resolve_device(args.device)

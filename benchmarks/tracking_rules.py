@@ -57,11 +57,11 @@ def main() -> None:
     import pandas as pd
     import torch
 
-    from datasets.wflw import NUM_LANDMARKS
     from datasets.wflw_v import list_clips
     from inference.network import load_network
     from inference.results import UNSURE
     from inference.streams import RestartRule
+    from utils.landmark_groups import NUM_LANDMARKS
 
     rule = RestartRule().residual
     model = load_network(args.landmark_model_weights, torch.device("cpu"), NUM_LANDMARKS, "sample")

@@ -86,7 +86,7 @@ class HeadTurn:
         Returns:
             x and y in source pixels before the turn, float32 (size, size) each: the maps of `cv2.remap`.
         """
-        to_face = _compose(self.to_face, to_source)
+        to_face = compose(self.to_face, to_source)
         to_face /= np.cos(np.arctan(self.tangents))[:, None]
         cells = -(-size // _GRID_STRIDE)
         stride = size / cells
@@ -99,7 +99,7 @@ class HeadTurn:
             relief = np.clip(relief - (relief - value) / (1 + slope), 0, _DOME_HEIGHT + _NOSE_HEIGHT)
         relief = cv2.resize(relief, (size, size), interpolation=cv2.INTER_CUBIC)
         x, y = _affine_grid(
-            _compose(cv2.invertAffineTransform(self.to_face), to_face), np.arange(size, dtype=np.float32)
+            compose(cv2.invertAffineTransform(self.to_face), to_face), np.arange(size, dtype=np.float32)
         )
         shift = (np.linalg.inv(self.to_face[:, :2]) @ self.tangents).astype(np.float32)
         return x - shift[0] * relief, y - shift[1] * relief
@@ -174,7 +174,7 @@ def face_frame(landmarks: np.ndarray) -> np.ndarray:
     return np.column_stack([axes, -(low + high) / 2]) / ((high[1] - low[1]) / 2)
 
 
-def _compose(outer: np.ndarray, inner: np.ndarray) -> np.ndarray:
+def compose(outer: np.ndarray, inner: np.ndarray) -> np.ndarray:
     """(2, 3) matrix that applies `inner`, then `outer`."""
     linear = outer[:, :2] @ inner
     linear[:, 2] += outer[:, 2]

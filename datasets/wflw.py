@@ -27,13 +27,20 @@ from torch.utils.data import Dataset
 from datasets.images import read_image
 from utils.crops import check_crop, crop_box
 from utils.errors import InputError, OptionError
-from utils.geometry import FARTHEST, box_to_crop, check_face_in_picture, landmark_box, transform_points
+from utils.geometry import (
+    FARTHEST,
+    box_to_crop,
+    check_box_in_picture,
+    check_face_in_picture,
+    landmark_box,
+    transform_points,
+)
 from utils.images import resize_image, to_network_input
+from utils.landmark_groups import NUM_LANDMARKS
 from utils.metrics import OUTER_EYE_CORNERS
 from utils.progress import print_warning
 from utils.reading import plain_number, read_lines
 
-NUM_LANDMARKS = 98
 PRECROPPED_SIZE = 256
 ATTRIBUTES = ("largepose", "expression", "illumination", "makeup", "occlusion", "blur")
 """The attributes in the order of the raw lists."""
@@ -147,12 +154,13 @@ def crop_face(face: Face, size: int = 256) -> tuple[np.ndarray, np.ndarray]:
         The crop, (size, size, 3) uint8 RGB, and the landmarks, (98, 2) float64, in units of its side.
 
     Raises:
-        InputError: If the image cannot be decoded, or the face lies far or completely outside of it.
+        InputError: If the image cannot be decoded, or the face lies far or completely outside of it, or its box does.
     """
     image = face.read_image()
     if face.box is not None:
         try:
             check_face_in_picture(face.landmarks, image.shape[1], image.shape[0])
+            check_box_in_picture(face.box, image.shape[1], image.shape[0])
             crop, matrix = crop_box(image, face.box, size)
         except ValueError as error:
             raise InputError(f"{face.image_path}: its labelled face: {error}; correct the line of the list") from error

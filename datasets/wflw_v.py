@@ -5,12 +5,14 @@
     landmarks/<id>.npy          (frames, 98, 2): x y in pixels
     splits/<split>_video_IDs.txt    the clips of "easy" and "hard", one id a line; optional
 
-Without `splits` the easy clips are those in expected_wflw_v_easy.csv, the published results; all others are hard.
+Without `splits` the easy clips are those in expected_wflw_v_easy.csv, the published results; all others are hard. With
+one list only, the clips that it leaves out are those of the other split.
 
 A clip is never completely in memory: worker processes decode a few frames ahead of the network.
 """
 
 import csv
+import os
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -19,9 +21,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from datasets.wflw import NUM_LANDMARKS
 from utils.errors import ClipError, InputError
 from utils.geometry import FARTHEST
+from utils.landmark_groups import NUM_LANDMARKS
 from utils.metrics import OUTER_EYE_CORNERS
 from utils.reading import open_array, read_lines
 from utils.sources import damage_flags, open_video
@@ -105,7 +107,7 @@ def list_clips(root: str | Path, split: str = "all") -> ClipList:
 def _split_ids(root: Path, split: str) -> dict[str, str]:
     """The ids of a split in order, and whether each is easy or hard."""
     lists = {name: root / "splits" / f"{name}_video_IDs.txt" for name in ("easy", "hard")}
-    there_are = [name for name, path in lists.items() if path.is_file()]
+    there_are = [name for name, path in lists.items() if os.path.lexists(path)]
     # The list of the other split only matters if this split is what that list leaves out.
     needed = [split] if split in there_are else there_are
     listed = {name: _read_ids(lists[name], split if split not in (name, "all") else None) for name in needed}
@@ -116,6 +118,9 @@ def _split_ids(root: Path, split: str) -> dict[str, str]:
         listed["easy"] = [video_id for video_id in published_results() if video_id not in hard]
         if split == "all":
             listed["easy"] = [video_id for video_id in listed["easy"] if video_id in there]
+        if "hard" in listed:
+            known = {*listed["easy"], *hard}
+            listed["easy"] += [video_id for video_id in there if video_id not in known]
     if "hard" not in listed:
         easy = set(listed["easy"])
         listed["hard"] = [video_id for video_id in there if video_id not in easy]

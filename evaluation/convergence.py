@@ -58,8 +58,6 @@ def convergence(
 ) -> dict[str, np.ndarray]:
     """Residual of every evaluation of a solve, from zeros and from the state of RwR, on frames of a clip.
 
-    That state is the previous frame's, whatever way of moving it is configured.
-
     Args:
         model: implicit, in evaluation mode.
         config: configuration of RwR.
@@ -81,10 +79,10 @@ def convergence(
     for number, (image, matrix) in enumerate(zip(images, matrices, strict=True)):
         batch = image[None].to(memory_format=torch.channels_last)
         if number > 0 and number % every == 0:
-            embedded = network.embed(batch)
+            embedded, warm = network.embed(batch), rwr.start(batch, matrix[None], 0)
             for name, solver in solvers.items():
                 solving = network.with_solver(replace(solver, max_evals=max_evals, tol=0), final_evaluation=False)
-                for start, state in (("cold", None), ("warm", rwr.state(0))):
+                for start, state in (("cold", None), ("warm", warm)):
                     traces[f"{name}, {start} start"].append(solving.solve(embedded, state).solved.trace[:, 0].cpu())
         rwr.step(batch, matrix[None], [0])
     return {name: torch.stack(of_start, dim=1).numpy() for name, of_start in traces.items() if of_start}

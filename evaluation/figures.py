@@ -109,13 +109,13 @@ def draw_panel(axes: Axes, panel: Panel) -> None:
     """Draw a face, its true and predicted landmarks, and a line between the two of each."""
     side = panel.image.shape[0]
     predicted, true = side * panel.predicted, side * panel.true
-    # Pixel (0, 0) covers [0, 1) x [0, 1) in the unit of the landmarks.
-    axes.imshow(panel.image, extent=(0, side, side, 0), interpolation="bilinear")
+    # A landmark (0, 0) lies in the middle of the first pixel, as `imshow` draws it.
+    axes.imshow(panel.image, interpolation="bilinear")
     pairs = np.stack([true, predicted], axis=1)
     axes.add_collection(LineCollection(list(pairs), colors="white", linewidths=0.5, alpha=0.7))
     for points, colour in ((true, TRUE_COLOUR), (predicted, PREDICTED_COLOUR)):
         axes.scatter(points[:, 0], points[:, 1], s=9, color=colour, edgecolors="black", linewidths=0.3)
-    axes.set(xlim=(0, side), ylim=(side, 0))
+    axes.set(xlim=(-0.5, side - 0.5), ylim=(side - 0.5, -0.5))
     # The end of a file's name tells more than its beginning.
     lines = [line if len(line) <= LONGEST_LINE else f"…{line[1 - LONGEST_LINE :]}" for line in panel.title.splitlines()]
     axes.set_title("\n".join(lines), fontsize="small", pad=3)

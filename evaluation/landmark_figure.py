@@ -4,11 +4,11 @@ python -m evaluation.landmark_figure docs/landmarks.png
 """
 
 import sys
-from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 
+from evaluation.settings import SAMPLE
 from utils.command_line import given_path, run, script_parser
 from utils.files import save_figure
 from utils.landmark_groups import LANDMARK_GROUPS
@@ -17,7 +17,6 @@ from utils.reading import read_text
 COLOURS = {"face": "#0077b6", "brows": "#b07d00", "eyes": "#1a8a2c", "nose": "#7a4fd0", "lips": "#c2185b"}
 """Colours by part, dark enough for white paper."""
 
-SAMPLE = Path(__file__).resolve().parents[1] / "datasets" / "sample"
 
 FACE = "collins.jpg"
 

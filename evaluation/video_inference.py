@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from datasets.clip_stream import Frame, TimeStep, read_crops, stream_crops
-from datasets.wflw import NUM_LANDMARKS
 from datasets.wflw_v import Clip
 from evaluation.methods import Method
 from evaluation.settings import ClipSettings
@@ -20,6 +19,7 @@ from models import LDEQ
 from utils.crops import CropRule
 from utils.geometry import transform_points
 from utils.images import to_network_input
+from utils.landmark_groups import NUM_LANDMARKS
 from utils.pipeline import ReadAhead
 
 STEPS_AHEAD = 8

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from datasets.wflw import NUM_LANDMARKS, SPLITS, WFLWCrops, WFLWTest, load_wflw_test
+from datasets.wflw import SPLITS, WFLWCrops, WFLWTest, load_wflw_test
 from evaluation.conditions import Conditions, describe_faces
 from evaluation.figures import Panel, contact_sheet, error_curves
 from evaluation.scores import UNITS, Predictions, Score, format_scores, write_predictions
@@ -23,6 +23,7 @@ from inference.results import to_results
 from models import LDEQ, LDEQConfig, LDEQOutput
 from solvers import Status
 from utils.files import protect_inputs, save_figure, write_csv, write_json
+from utils.landmark_groups import NUM_LANDMARKS
 from utils.processes import Process, gather, initialise_worker
 from utils.progress import progress_bar
 

@@ -13,7 +13,6 @@ import torch
 from tqdm import tqdm
 
 from datasets.clip_stream import plan_slots
-from datasets.wflw import NUM_LANDMARKS
 from datasets.wflw_v import Clip, list_clips, open_clip
 from evaluation.conditions import Conditions, describe_clips
 from evaluation.methods import Method, methods_of, scored_method
@@ -35,6 +34,7 @@ from inference.network import load_network, use_threads
 from models import LDEQ
 from utils.errors import CheckpointError, ClipError, InputError, OptionError
 from utils.files import protect_inputs, write_json
+from utils.landmark_groups import NUM_LANDMARKS
 from utils.pipeline import WriteBehind
 from utils.processes import Process, broadcast, gather
 from utils.progress import progress_bar

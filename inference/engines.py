@@ -4,7 +4,7 @@ An engine computes two things: the injection, once per image (backbone and the p
 image), and one evaluation of the cell.
 
     torch         any device, any precision
-    onnxruntime   on a CPU, several times as fast with one face; needs the network's export (export.py)
+    onnxruntime   on a CPU, 1.4 to 2.2 times as fast with one face; needs the network's export (export.py)
 """
 
 import copy

@@ -62,7 +62,6 @@ def load_network(
             solver or options are given.
         OptionError: If an option is out of range.
     """
-    switch_off_tf32()
     model = load_checkpoint(path, device).to(memory_format=torch.channels_last)
     if model.config.landmarks != landmarks:
         raise CheckpointError(
@@ -118,6 +117,7 @@ class Network:
                 f"model must have float32 weights with values, not {weight.dtype} on {weight.device}; "
                 "use model.float(), and precision for a lower one"
             )
+        switch_off_tf32()
         self.model = model.eval()
         self.config = model.config
         if not hasattr(engine, "embed"):

@@ -81,7 +81,7 @@ class Face:
             infinite if the solve failed.
         box: (4,) float64 x1, y1, x2, y2, the box of the crop.
         evaluations: evaluations of the cell, including the final one.
-        residual: relative residual of the solver's last evaluation; NaN for an explicit network.
+        residual: the solver's, by its criterion (relative by default); NaN for an explicit network.
         number: in a picture the index of its box; in a video from 0 in the order of appearance. A face that comes back
             gets a new number.
         score: score of its last detection, in (0, 1); NaN if the box was given.
@@ -101,9 +101,10 @@ class Face:
     def __post_init__(self) -> None:
         # The class is frozen, so its fields are set like this.
         landmarks = to_numbers("landmarks of a face", self.landmarks, (None, 2))
-        object.__setattr__(self, "landmarks", landmarks)
+        # Copies: the caller may change the arrays of a face, and a tracker goes on with its own.
+        object.__setattr__(self, "landmarks", landmarks.copy())
         for name, shape in (("uncertainty", (len(landmarks),)), ("box", (4,))):
-            object.__setattr__(self, name, to_numbers(f"{name} of a face", getattr(self, name), shape))
+            object.__setattr__(self, name, to_numbers(f"{name} of a face", getattr(self, name), shape).copy())
         for name in ("evaluations", "number"):
             value = plain(getattr(self, name))
             check_value(f"{name} of a face", value, int)

@@ -13,7 +13,7 @@ from inference.network import Network
 from inference.optical_flow import CropFlow, to_grey
 from inference.results import FrameResults, to_results
 from models.ldeq import LDEQ, LDEQOutput
-from models.rwr import RwRConfig, change_of_crop
+from models.rwr import RwRConfig, change_of_crop, warm_start
 from solvers import FixedPointConfig
 from utils.arrays import to_numbers
 from utils.errors import OptionError
@@ -181,6 +181,8 @@ class Streams:
         matrices = to_numbers("matrices", matrices, (len(images) if images.ndim else 0, 2, 3))
         if images.shape != (len(matrices), 3, size, size):
             raise OptionError(f"images must have shape ({len(matrices)}, 3, {size}, {size}), not {tuple(images.shape)}")
+        if not len(images):
+            raise OptionError("images must hold a crop at least; leave the step out")
         numbers = to_numbers("slots", slots, (len(matrices),))
         if (numbers % 1 != 0).any():
             raise OptionError(f"slots must be whole numbers, not {numbers.tolist()}")
@@ -190,7 +192,7 @@ class Streams:
         for slot, starts in zip(slots, () if first is None else first, strict=first is not None):
             if starts:
                 self.leave(slot)
-        starts = range(0, max(1, len(slots)), self.batch_size)
+        starts = range(0, len(slots), self.batch_size)
         return FrameResults.concatenate(
             [
                 self._step(images[part], torch.from_numpy(np.ascontiguousarray(matrices[part])), slots[part])
@@ -212,17 +214,39 @@ class Streams:
             parts.append(self._begin(crops.rows(firsts)))
         return FrameResults.concatenate(parts).rows(np.argsort(order + firsts))
 
+    def start(self, images: Tensor, matrices: np.ndarray, slot: int) -> Tensor | None:
+        """The state (1, Z, H, W) from which the next frame of a slot is solved under RwR; None for a first frame.
+
+        Args:
+            images: (1, 3, S, S) the crop of that frame.
+            matrices: (1, 2, 3) see `step`.
+            slot: the slot.
+        """
+        if self.rwr is None or slot not in self._slots:
+            return None
+        pictures = [NO_PICTURE] if self._flow is None else list(to_grey(images))
+        before = [self._slots[slot]]
+        change = self._change(self.rwr, before, torch.from_numpy(matrices), pictures)
+        return warm_start(self.rwr, before[0].state, before[0].keypoints, *change).state
+
+    def _change(
+        self, rwr: RwRConfig, before: list[_Slot], matrices: Tensor, pictures: list[np.ndarray]
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """The motion of the crops and the optical flow in them since the frames before, see `warm_start`."""
+        if rwr.carry == "unchanged":
+            return None, None
+        moved = change_of_crop(_join([slot.matrix for slot in before]), matrices)
+        state = before[0].state
+        if self._flow is None:
+            return moved.to(state), None
+        return moved.to(state), _measure_flow(self._flow, before, pictures, moved.numpy()).to(state)
+
     def _advance(self, rwr: RwRConfig, crops: _Crops) -> tuple[FrameResults, np.ndarray]:
         """One step of RwR from the previous frame: the results, and (n,) whether a slot continues with them."""
         before = [self._slots[slot] for slot in crops.slots]
-        state, moved, flow = _join([slot.state for slot in before]), None, None
-        if rwr.carry != "unchanged":
-            moved = change_of_crop(_join([slot.matrix for slot in before]), crops.matrices)
-            if self._flow is not None:
-                flow = _measure_flow(self._flow, before, crops, moved.numpy()).to(state)
-            moved = moved.to(state)
-        keypoints = _join([slot.keypoints for slot in before])
-        output = self.recurrent.advance(rwr, crops.embedded, state, keypoints, moved, flow)
+        state, keypoints = _join([slot.state for slot in before]), _join([slot.keypoints for slot in before])
+        change = self._change(rwr, before, crops.matrices, crops.pictures)
+        output = self.recurrent.advance(rwr, crops.embedded, state, keypoints, *change)
         results = to_results(output, self.recurrent.config)
         goes_on = self._are_sound(output, results)
         if self.restart is not None:
@@ -252,8 +276,8 @@ class Streams:
                 self.leave(slot)
 
 
-def _measure_flow(measure: CropFlow, before: list[_Slot], crops: _Crops, moved: np.ndarray) -> Tensor:
-    pairs = zip(before, crops.pictures, moved, strict=True)
+def _measure_flow(measure: CropFlow, before: list[_Slot], pictures: list[np.ndarray], moved: np.ndarray) -> Tensor:
+    pairs = zip(before, pictures, moved, strict=True)
     return torch.from_numpy(np.stack([measure(slot.picture, picture, change) for slot, picture, change in pairs]))
 
 

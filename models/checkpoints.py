@@ -10,6 +10,7 @@ import json
 import os
 import re
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -164,10 +165,10 @@ def load_checkpoint(path: str | os.PathLike[str], device: str | torch.device = "
 def weights_digest(model: LDEQ) -> str:
     """SHA-256 in hexadecimal of the weights and the architecture of a network, without its solver."""
     # Fields with their default value are left out, so that a new field does not change the digest of older networks.
-    config, default = model.config.to_dict(), LDEQConfig().to_dict()
-    form = {name: value for name, value in config.items() if value != default[name]}
-    for name in ("solver", "gradient", "final_evaluation"):
-        form.pop(name, None)
+    default = LDEQConfig()
+    # A solver of the caller's own has no name to write.
+    config = replace(model.config, solver=default.solver, gradient=default.gradient, final_evaluation=True)
+    form = {name: value for name, value in config.to_dict().items() if value != default.to_dict()[name]}
     digest = hashlib.sha256(json.dumps(form, sort_keys=True).encode())
     for name, tensor in sorted(model.state_dict().items()):
         if tensor.is_floating_point():

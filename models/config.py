@@ -186,8 +186,12 @@ def _solver_from(values: Any, owner: str) -> SolverConfig:
 
 
 def _solver_dict(solver: SolverConfig) -> dict[str, Any]:
-    name = next(name for name, kind in SOLVERS.items() if type(solver) is kind)
-    return {"name": name, **asdict(solver)}
+    for name, kind in SOLVERS.items():
+        if type(solver) is kind:
+            return {"name": name, **asdict(solver)}
+    raise OptionError(
+        f"solver {type(solver).__name__} has no name, so it cannot be written; use one of {', '.join(SOLVERS)}"
+    )
 
 
 def _gradient_dict(gradient: GradientConfig) -> dict[str, Any]:

@@ -26,7 +26,8 @@ class GradientConfig:
             theorem: `backward_solver` finds the cotangent u, which is a fixed point too, u = dL/dz + (df/dz)^T u.
             "unroll": plain evaluations from z0, all tracked; memory grows with the budget, and the solver is not used.
         phantom_steps: k of "jfb".
-        backward_solver: solver of "ift". Its criterion must be relative, because cotangents scale with the loss.
+        backward_solver: solver of "ift". Its criterion must be relative, because cotangents scale with the loss,
+            and it must not be compact.
 
     Raises:
         OptionError: an option is out of range.
@@ -42,6 +43,10 @@ class GradientConfig:
         check_instance("backward_solver", self.backward_solver, SolverConfig)
         if self.backward_solver.criterion != "relative":
             raise OptionError("backward_solver must have the relative criterion")
+        if self.backward_solver.compact:
+            raise OptionError(
+                "backward_solver must not be compact: the map of the cotangents is that of the whole batch"
+            )
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from datasets.degradation import (
     sensor_noise,
     side_light,
 )
-from datasets.face_warp import HeadTurn, Warp, _compose, face_frame
+from datasets.face_warp import HeadTurn, Warp, compose, face_frame
 from training.augmentation_config import AugmentationConfig
 from training.colour import channel_curves, duotone, posterise, shift_hue
 from training.occluders import OCCLUDERS
@@ -92,7 +92,7 @@ class Augmentation:
             points = view.landmarks(landmarks)
             crop = self.degrade(view.image(image), points, np.random.default_rng(scene_seed), generator)
             views.append((self.flicker(crop, generator), points))
-        motion = _compose(nearby.matrix, cv2.invertAffineTransform(warp.matrix))
+        motion = compose(nearby.matrix, cv2.invertAffineTransform(warp.matrix))
         motion[:, 2] /= self.size
         first, second = views
         return first, second, motion.astype(np.float32)
@@ -118,7 +118,7 @@ class Augmentation:
         about_centre = np.column_stack([linear, centre - linear @ centre])
         crop = self._sample_crop(landmark_box(transform_points(landmarks, about_centre)), generator)
         border = int(generator.choice(_BORDERS, p=config.border_probabilities))
-        return Warp(_compose(crop, about_centre), self.size, turn, mirrored, border)
+        return Warp(compose(crop, about_centre), self.size, turn, mirrored, border)
 
     def perturb_warp(self, warp: Warp, generator: np.random.Generator) -> Warp:
         """Draw a map a few pixels away from another one, as the crop of the next video frame."""
@@ -131,7 +131,7 @@ class Augmentation:
             float(np.exp(speed * config.pair_scale * generator.standard_normal())),
         )
         nearby[:, 2] += speed * config.pair_shift * self.size * generator.standard_normal(2)
-        return replace(warp, matrix=_compose(nearby, warp.matrix))
+        return replace(warp, matrix=compose(nearby, warp.matrix))
 
     def degrade(
         self, image: np.ndarray, landmarks: np.ndarray, scene: np.random.Generator, frame: np.random.Generator

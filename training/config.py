@@ -32,7 +32,7 @@ def option(default: Any, text: str) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingConfig:
-    """All options that change the result of a run, except the network's own configuration.
+    """The options of the training itself; `RunOptions` has those of the network, its start, and the machine.
 
     Raises:
         OptionError: an option is out of range; the message names it.
@@ -66,7 +66,7 @@ class TrainingConfig:
         0.0,
         "jfb: share of the steps with two views of a face, like two frames; the second starts from the first's state",
     )
-    pair_depth: int = option(1, "0 to this many untracked evaluations of the second view before the tracked ones")
+    pair_depth: int = option(0, "0 to this many untracked evaluations of the second view before the tracked ones")
     pair_carry: PairCarry = option(
         "unchanged", "state of the first view for the second: unchanged or moved with the crop"
     )
@@ -139,7 +139,7 @@ class RunOptions:
         augmentation: strengths of the augmentation that differ from the defaults, each NAME=VALUE.
         workers: processes that read and augment faces.
         device: see `inference.network.resolve_device`.
-        precision: see `inference.network.autocast`.
+        precision: see `inference.engines.autocast`.
         compile: run the backbone and the cell through torch.compile; it needs a C++ compiler on a CPU.
         save_minutes: minutes between saves of the state within an epoch.
     """

@@ -23,6 +23,9 @@ LABEL_QUALITY_FILE = "label_quality.tsv"
 
 DISAGREEMENT_COLUMN = "teacher_disagreement_pct_interocular"
 
+TRUSTED_DISAGREEMENT = 2.0
+"""Up to this disagreement of the labelling networks, in percent of the eye distance, a label has its full weight."""
+
 
 class TrainingSample(NamedTuple):
     """One augmented face; PyTorch's default collation makes a batch of the same type.
@@ -169,7 +172,7 @@ def read_training_lists(sources: Sequence[FaceList]) -> tuple[list[Face], np.nda
     return faces, np.array(weights, np.float32), np.array(numbers)
 
 
-def label_weight(disagreement: float, trusted: float = 2.0) -> float:
+def label_weight(disagreement: float, trusted: float = TRUSTED_DISAGREEMENT) -> float:
     """Weight of a pseudo-label by the disagreement of the networks that made it: min(1, trusted / disagreement).
 
     The disagreement estimates the scale of the label's error, and the likelihood of a Laplace error weights a distance

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 
 from datasets.wflw import WFLWCrops, read_faces
 from inference.engines import autocast
-from inference.network import predict, resolve_device
+from inference.network import predict, resolve_device, switch_off_tf32
 from models import LDEQ
 from training.augmentation import Augmentation
 from training.augmentation_config import AugmentationConfig
@@ -69,6 +69,7 @@ def train(options: RunOptions, config: TrainingConfig) -> None:
         raise OptionError(f"--batch_size {config.batch_size} is not divisible by the {process.world_size} processes")
 
     torch.manual_seed(config.seed)
+    switch_off_tf32()
     model = build_network(options, config).to(process.device).to(memory_format=torch.channels_last)
     augmentation = AugmentationConfig.parse(options.augmentation)
     samples, sampler = make_samples(setting, Augmentation(augmentation, model.config.image_size))

@@ -23,11 +23,13 @@ class StepPlan:
         warp: (B, 2, 3) affine maps that move the state before the tracked evaluations, like the motion between two
             frames, see `torch.nn.functional.affine_grid`; None keeps it. Not used for pairs.
         second_depth: untracked evaluations of a pair's second view, from the state of the first.
+        probe_seed: of the random direction of the Jacobian penalty.
     """
 
     depth: int
     warp: Tensor | None
     second_depth: int = 0
+    probe_seed: int = 0
 
 
 def is_pair_step(config: TrainingConfig, step: int) -> bool:
@@ -37,14 +39,16 @@ def is_pair_step(config: TrainingConfig, step: int) -> bool:
 
 def draw_plan(config: TrainingConfig, step: int, rank: int, batch_size: int) -> StepPlan:
     """The plan of a step. It depends only on its arguments, so that a run resumes exactly."""
-    generator = np.random.default_rng((config.seed, step, rank))
+    # Not the rank itself: a seed (seed, step, 0) is that of `is_pair_step`, so the draws would depend on each other.
+    generator = np.random.default_rng((config.seed, step, rank + 1))
+    probe_seed = int(generator.integers(2**63))
     depth = int(generator.integers(config.min_depth, config.max_depth, endpoint=True))
     if is_pair_step(config, step):
-        return StepPlan(depth, None, int(generator.integers(config.pair_depth, endpoint=True)))
+        return StepPlan(depth, None, int(generator.integers(config.pair_depth, endpoint=True)), probe_seed)
     if generator.random() >= config.warm_start_probability:
-        return StepPlan(depth, None)
+        return StepPlan(depth, None, probe_seed=probe_seed)
     warp = np.eye(2, 3) + config.warm_start_jitter * generator.standard_normal((batch_size, 2, 3))
-    return StepPlan(max(depth, 1), torch.from_numpy(warp).float())
+    return StepPlan(max(depth, 1), torch.from_numpy(warp).float(), probe_seed=probe_seed)
 
 
 class TrainingStep(nn.Module):
@@ -101,9 +105,10 @@ class TrainingStep(nn.Module):
             losses = losses + self.config.jitter_weight * change
         loss = (losses * weights).sum() / weights.sum()
         if self.config.jacobian_weight:
-            loss = loss + self.config.jacobian_weight * jacobian_penalty(
-                tracked.image, tracked.z, torch.randn_like(tracked.z)
-            )
+            # Not from the global generator, whose state a resumed run would lack.
+            generator = torch.Generator(tracked.z.device).manual_seed(plan.probe_seed)
+            probe = torch.empty_like(tracked.z).normal_(generator=generator)
+            loss = loss + self.config.jacobian_weight * jacobian_penalty(tracked.image, tracked.z, probe)
         return loss, keypoints.detach()
 
     @torch.no_grad()

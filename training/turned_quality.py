@@ -9,12 +9,11 @@ images: WFLW_images/turned/<number>_<yaw>_<source>.jpg. The script adds label_qu
 import sys
 from pathlib import Path
 
-from training.data import DISAGREEMENT_COLUMN, LABEL_QUALITY_FILE
+from training.data import DISAGREEMENT_COLUMN, LABEL_QUALITY_FILE, TRUSTED_DISAGREEMENT
 from utils.command_line import given_path, run, script_parser
 from utils.errors import InputError
 from utils.files import write_text
 
-_TRUSTED = 2.0  # percent; full weight in `training.data.label_weight`
 _SAFE_YAW, _PROFILE_YAW = 60.0, 85.0
 _PROFILE_WEIGHT = 0.4
 
@@ -29,7 +28,7 @@ def label_disagreement(yaw: float) -> float:
         yaw: Degrees.
     """
     share = min(1.0, max(0.0, (abs(yaw) - _SAFE_YAW) / (_PROFILE_YAW - _SAFE_YAW)))
-    return _TRUSTED / (1 - share * (1 - _PROFILE_WEIGHT))
+    return TRUSTED_DISAGREEMENT / (1 - share * (1 - _PROFILE_WEIGHT))
 
 
 def write_quality(root: Path) -> int:

@@ -79,8 +79,6 @@ evaluation_budget = integer_in(1, 100_000)
 seed = integer_in(0, 2**63 - 1)
 """The largest seed that torch and NumPy both accept."""
 
-positive_number = number_in(0, 1e9, above=True)
-
 non_negative_number = number_in(0, 1e9)
 
 share = number_in(0, 1)

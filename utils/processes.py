@@ -17,6 +17,9 @@ LARGEST_PORT = 65_535
 LONGEST_WAIT = timedelta(minutes=5)
 """How long a process waits at the start for the others."""
 
+LONGEST_DIFFERENCE = timedelta(days=7)
+"""How long a process that has done its part waits for the slowest; the default of PyTorch is 30 minutes or less."""
+
 
 class Process(NamedTuple):
     """This process among the processes of torchrun.
@@ -69,8 +72,9 @@ def start_process(device: torch.device) -> Process:
         raise UserError(f"MASTER_ADDR={host} is no host ({error}); start the script with torchrun") from error
     try:
         store, own_rank, count = next(distributed.rendezvous("env://", timeout=LONGEST_WAIT))
-        # The limit is for the start only: later a process may wait long for the slowest.
-        distributed.init_process_group(backend, store=store, rank=own_rank, world_size=count)
+        distributed.init_process_group(
+            backend, store=store, rank=own_rank, world_size=count, timeout=LONGEST_DIFFERENCE
+        )
     except (ValueError, distributed.DistError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(

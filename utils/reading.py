@@ -116,6 +116,10 @@ def read_table(path: Path, columns: Collection[str], delimiter: str = ",") -> It
                 f"{path}, line 1: no column {', '.join(missing)}; name the columns in the first line, or get the file "
                 "again"
             )
+        names = rows.fieldnames or ()
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if list(names).count(name) > 1)
+            raise InputError(f"{path}, line 1: column {twice} is there twice; remove one")
         for row in rows:
             where = f"{path}, line {rows.line_num}"
             if None in row or None in row.values():

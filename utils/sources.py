@@ -79,7 +79,7 @@ def open_source(text: str) -> Source:
     except (OSError, ValueError) as error:  # also a name that is too long, or that no file can have
         raise cannot_read(path, error) from error
     if entries is not None:
-        pictures = [entry for entry in entries if entry.is_file() and is_picture(entry)]
+        pictures = [entry for entry in entries if is_picture(entry) and not entry.is_dir()]
         if not pictures:
             raise InputError(f"{path}: the folder holds no picture ({' '.join(PICTURE_SUFFIXES)}); give another")
         pictures.sort(key=lambda entry: natural_order(entry.name))

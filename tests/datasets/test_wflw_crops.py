@@ -13,6 +13,7 @@ from wflw_lists import RAW_LIST, edit_line, set_field
 
 from datasets.images import read_image
 from datasets.wflw import WFLWCrops, crop_face, pad_to_landmarks, read_faces
+from utils.errors import InputError
 from utils.geometry import box_to_crop, transform_points
 from utils.images import to_network_input
 
@@ -62,6 +63,14 @@ def test_raw_face_is_cropped_from_its_box(raw_wflw):
     np.testing.assert_allclose(landmarks, transform_points(face.landmarks, matrix) / 128, atol=1e-12)
     # The pixel at the centre of the box is the centre of the crop.
     assert np.abs(image[64, 64].astype(int) - face.read_image()[155, 165]).max() <= 1
+
+
+@pytest.mark.parametrize("rectangle", [(-400, 50, -100, 260), (60, 9000, 270, 9200)])
+def test_a_rectangle_outside_the_picture_is_an_error_of_its_line(rectangle, raw_wflw):
+    for place, value in enumerate(rectangle):
+        edit_line(raw_wflw / RAW_LIST, 1, set_field(196 + place, str(value)))
+    with pytest.raises(InputError, match="its labelled face: the box lies outside the picture"):
+        crop_face(read_faces(raw_wflw, "test", raw_box="rectangle")[0])
 
 
 def test_raw_landmarks_outside_the_crop_are_not_clipped(raw_wflw):

@@ -82,6 +82,21 @@ def test_without_lists_the_easy_clips_are_those_with_published_results(tmp_path:
     assert everything.broken == {}
 
 
+@pytest.mark.parametrize(("listed", "other"), [("easy", "hard"), ("hard", "easy")])
+def test_with_one_list_the_other_split_is_what_it_leaves_out(listed: str, other: str, tmp_path: Path):
+    write_split(make_pair(tmp_path), listed, ["b"])
+    assert [(clip.video_id, clip.split) for clip in list_clips(tmp_path, listed).clips] == [("b", listed)]
+    assert {(clip.video_id, clip.split) for clip in list_clips(tmp_path, "all").clips} == {("b", listed), ("a", other)}
+    assert "a" in [clip.video_id for clip in list_clips(tmp_path, other).clips]
+
+
+def test_a_list_that_is_no_file_is_an_error(tmp_path: Path):
+    write_split(make_pair(tmp_path), "hard", ["b"])
+    (tmp_path / "splits" / "easy_video_IDs.txt").symlink_to("nowhere")
+    with pytest.raises(InputError, match=r"easy_video_IDs\.txt: no such file"):
+        list_clips(tmp_path, "all")
+
+
 @pytest.mark.parametrize(
     ("split", "ids", "message"),
     [

@@ -4,6 +4,7 @@ import copy
 import shutil
 import sys
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +21,8 @@ from inference.streams import Streams
 from models import LDEQConfig, load_checkpoint, save_checkpoint
 from models.checkpoints import weights_digest
 from models.rwr import VARIANTS
-from solvers import AndersonConfig
-from utils.errors import CheckpointError
+from solvers import AndersonConfig, FixedPointConfig
+from utils.errors import CheckpointError, OptionError
 
 WHOLE_FRAME = np.eye(2, 3)[None]
 
@@ -182,6 +183,20 @@ def test_the_digest_is_of_weights_and_form_and_not_of_the_solver():
     assert weights_digest(model) == weights_digest(model.with_solver(AndersonConfig()))
     assert weights_digest(model) != weights_digest(small_model(seed=1))
     assert weights_digest(model) != weights_digest(small_model(normalisation="linear"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnConfig(FixedPointConfig):
+    """A solver of a user, without a name."""
+
+
+def test_a_solver_of_the_users_own_is_used_but_not_written(tmp_path):
+    model, own = (small_model().with_solver(kind(max_evals=3, tol=0)) for kind in (FixedPointConfig, OwnConfig))
+    images = random_images(2)
+    assert torch.equal(Network(model, engine="torch")(images).keypoints, Network(own, engine="torch")(images).keypoints)
+    assert weights_digest(model) == weights_digest(own)
+    with pytest.raises(OptionError, match="solver OwnConfig has no name, so it cannot be written"):
+        save_checkpoint(own, tmp_path / "weights.safetensors")
 
 
 def test_weights_that_half_precision_does_not_hold_stay_as_they_are():

@@ -65,3 +65,11 @@ def test_a_plot_dashes_the_contours_of_an_unsure_face():
     grey = np.full((200, 200, 3), 128, np.uint8)
     ink = [(np.asarray(face.plot(grey)) != 128).any(axis=2).sum() for face in (sure, unsure)]
     assert 0 < ink[1] < 0.8 * ink[0]
+
+
+def test_a_face_has_arrays_of_its_own():
+    given = {"landmarks": np.zeros((98, 2)), "uncertainty": np.zeros(98), "box": np.array([0.0, 0, 9, 9])}
+    face = Face(**given, evaluations=1, residual=0.0)
+    for name, values in given.items():
+        getattr(face, name)[:] = 7
+        assert not (values == 7).any()

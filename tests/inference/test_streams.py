@@ -152,6 +152,20 @@ def test_a_state_that_is_not_finite_is_a_restart_in_the_same_frame():
     assert not found.failed.any()
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_start_of_a_frame_is_that_from_which_it_is_solved(variant):
+    streams = Streams(small_model(), VARIANTS[variant])
+    there, moved = WHOLE_FRAME, WHOLE_FRAME.copy()
+    moved[:, 0, 2] += 0.1
+    assert streams.start(random_images(1, 1), moved, 0) is None
+    streams.step(random_images(1, 0), there, [0])
+    start = streams.start(random_images(1, 1), moved, 0)
+    one = streams.network.with_solver(FixedPointConfig(max_evals=1, tol=0), final_evaluation=False)
+    expected = one.solve(one.embed(random_images(1, 1)), start).solved.trace[0]
+    found = streams.step(random_images(1, 1), moved, [0])
+    np.testing.assert_allclose(found.start_residual, expected, rtol=1e-5)
+
+
 def test_the_pull_mixes_the_carried_state_and_the_found_one():
     model = small_model(latent_channels=2)
     plain, pulled = Streams(model, FAITHFUL), Streams(model, replace(FAITHFUL, pull=0.3))
@@ -190,6 +204,7 @@ def test_two_crops_of_one_slot_are_an_error():
         (random_images(2), crops(1), [0, 1], "matrices"),
         (random_images(2), "here", [0, 1], "matrices"),
         (random_images(2), crops(2), [0], "slots"),
+        (random_images(2)[:0], crops(2)[:0], [], "images"),
         (random_images(2), crops(2), ["first", "second"], "slots"),
         (random_images(2), crops(2), [0, 1.5], "slots"),
     ],

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -294,6 +295,19 @@ def test_a_video_of_one_frame_gives_one_line_for_its_face(tmp_path, grey):
     done = demo("clip.mp4", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert [line["frame"] for line in read_lines(tmp_path / "results" / "demo" / "clip.mp4.jsonl")] == [0]
+
+
+def test_what_is_no_file_in_a_folder_of_pictures_is_named_and_the_rest_is_read(tmp_path: Path):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    shutil.copy(SAMPLE / "test" / "hopper.jpg", folder / "b.jpg")
+    (folder / "a.jpg").symlink_to("nowhere.jpg")
+    os.mkfifo(folder / "c.jpg")
+    (folder / "d.jpg").mkdir()
+    done = demo(folder, "--landmarks", "faces.jsonl", folder=tmp_path)
+    assert done.returncode == 1
+    assert "a.jpg: no such file" in done.stderr and "c.jpg: is not a file" in done.stderr
+    assert [line["image"] for line in read_lines(tmp_path / "faces.jsonl")] == ["b.jpg"]
 
 
 def prepare_bad_input(folder: Path) -> None:

@@ -69,6 +69,7 @@ def test_the_rows_of_a_table_say_where_they_stand(file: Path):
         ("", "line 1: no column value"),
         ("name\na\n", "line 1: no column value"),
         ("name,value\na\n", "line 2: has too few or too many values"),
+        ("name,value,value\na,1,2\n", "line 1: column value is there twice"),
         ("name,value\na,1,2\n", "line 2: has too few or too many values"),
         ("name,value\na," + 200_000 * "1", "line 2: field larger than field limit"),
     ],

@@ -1,5 +1,7 @@
 """Downloading one video by yt-dlp or pytube, and classifying a failure.
 
+pytube is no longer maintained. It is only loaded where it is used, so that its faults do not matter to yt-dlp.
+
 The chosen format is the one closest to what the authors of WFLW-V can have used: at most 30 frames per second, because
 no clip of their index is longer than five seconds at that rate, and a format with 50 or 60 numbers its frames
 differently; then the largest whose smaller side is at most `max_resolution`; H.264 before other codecs; without sound.
@@ -14,14 +16,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
-import pytube
-import pytube.exceptions
 import yt_dlp
 from yt_dlp.networking.exceptions import TransportError
 from yt_dlp.utils import DownloadCancelled, GeoRestrictedError, YoutubeDLError
 
 from utils.download.outcome import DownloadFailure, Status
-from utils.errors import InputError
+from utils.errors import InputError, OptionError
 from utils.reading import read_text
 
 MAX_FPS = 30
@@ -107,13 +107,22 @@ class PytubeBackend:
 
     Args:
         max_resolution: Largest height of the frames, in pixels.
+
+    Raises:
+        OptionError: If the package is missing or does not load.
     """
 
     def __init__(self, max_resolution: int):
+        try:
+            import pytube  # noqa: F401
+        except Exception as error:
+            raise OptionError(f"--backend pytube needs the package pytube ({error}); use --backend yt-dlp") from error
         self._max_resolution = max_resolution
 
     def download(self, video_id: str, folder: Path) -> Path:
         """See `Backend.download`; an interrupted attempt starts over."""
+        import pytube.exceptions
+
         complete = folder / "source.mp4"
         if complete.is_file():
             return complete
@@ -218,6 +227,8 @@ def explain_yt_dlp(error: YoutubeDLError) -> DownloadFailure:
 
 def explain_pytube(error: Exception) -> DownloadFailure:
     """Classify an exception of pytube or of the network below it."""
+    import pytube.exceptions
+
     reason = _first_sentence(str(error)) or type(error).__name__
     match error:
         case urllib.error.HTTPError():
