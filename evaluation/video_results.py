@@ -23,9 +23,10 @@ import numpy as np
 from datasets.wflw_v import Clip, published_results, read_landmarks
 from evaluation.methods import Method
 from evaluation.video_inference import ClipPredictions
-from utils.errors import ClipError, OutputError
+from utils.errors import ClipError, InputError, OutputError
 from utils.files import write_arrays, write_csv, write_json
 from utils.metrics import video_nme, video_nmj
+from utils.reading import check_file, read_text
 
 EVALUATED, TUNING = "evaluated", "tuning"
 
@@ -167,6 +168,7 @@ class VideoResults:
         """
         path = self._path(clip.video_id, method)
         try:
+            check_file(path)
             with np.load(path, allow_pickle=False) as saved:
                 run, digest = str(saved["run"]), str(saved["data"])
                 predictions = ClipPredictions(**{item.name: saved[item.name] for item in fields(ClipPredictions)})
@@ -236,8 +238,8 @@ def open_run(folder: Path, settings: Mapping[str, Any], resume: bool) -> str:
 
 def _read_settings(path: Path) -> dict[str, Any]:
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        settings = json.loads(read_text(path))
+    except (InputError, ValueError, RecursionError) as error:
         raise OutputError(f"{path}: cannot be read ({error}); leave out --resume to start over") from error
     if not isinstance(settings, dict):
         raise OutputError(f"{path}: is not a list of settings; leave out --resume to start over")

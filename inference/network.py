@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -80,6 +81,11 @@ def load_network(
 def switch_off_tf32() -> None:
     """Compute "fp32" in full: TF32 rounds the inputs of convolutions to 10 bits, and differently for other batches."""
     torch.backends.cudnn.allow_tf32 = False
+
+
+def without_autocast(model: LDEQ) -> AbstractContextManager[object]:
+    """Keep the caller's autocast away from solver, RwR and read-out; an engine has its own, see `Precision`."""
+    return torch.autocast(next(model.parameters()).device.type, enabled=False)
 
 
 def use_threads(count: int | None) -> None:
@@ -184,7 +190,8 @@ class Network:
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> LDEQOutput:
         """Landmarks of a batch of crops (B, 3, S, S), solved from zeros."""
-        return self.solve(self.embed(images))
+        with without_autocast(self.model):
+            return self.solve(self.embed(images))
 
 
 def predict(

@@ -24,7 +24,10 @@ def to_grey(images: Tensor) -> np.ndarray:
     """
     share = [weight * deviation for weight, deviation in zip(LUMINANCE, IMAGENET_STD, strict=True)]
     offset = sum(weight * mean for weight, mean in zip(LUMINANCE, IMAGENET_MEAN, strict=True))
-    grey = torch.einsum("nchw,c->nhw", images.float(), torch.tensor(share, device=images.device)) + offset
+    grey = (
+        torch.einsum("nchw,c->nhw", images.float(), torch.tensor(share, dtype=torch.float32, device=images.device))
+        + offset
+    )
     pictures = (255 * grey.clamp(0, 1)).round().to(torch.uint8).cpu().numpy()
     if pictures.shape[1] == FLOW_SIZE:
         return pictures

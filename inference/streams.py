@@ -9,10 +9,10 @@ from torch import Tensor
 
 from inference.cuda_graphs import CudaRecorder, GraphedNetwork, Recorder
 from inference.engines import Engine, EngineName, Precision
-from inference.network import Network
+from inference.network import Network, without_autocast
 from inference.optical_flow import CropFlow, to_grey
 from inference.results import FrameResults, to_results
-from models.ldeq import LDEQ, LDEQOutput
+from models.ldeq import LDEQ, LDEQOutput, check_dense
 from models.rwr import RwRConfig, change_of_crop, warm_start
 from solvers import FixedPointConfig
 from utils.arrays import to_numbers
@@ -176,7 +176,7 @@ class Streams:
             ValueError: If two crops share a slot.
             OptionError: If the images, matrices or slots have another kind or shape.
         """
-        check_instance("images", images, Tensor)
+        check_dense("images", images)
         size = self.network.config.image_size
         matrices = to_numbers("matrices", matrices, (len(images) if images.ndim else 0, 2, 3))
         if images.shape != (len(matrices), 3, size, size):
@@ -193,12 +193,11 @@ class Streams:
             if starts:
                 self.leave(slot)
         starts = range(0, len(slots), self.batch_size)
-        return FrameResults.concatenate(
-            [
-                self._step(images[part], torch.from_numpy(np.ascontiguousarray(matrices[part])), slots[part])
-                for part in (slice(start, start + self.batch_size) for start in starts)
-            ]
-        )
+        parts = [slice(start, start + self.batch_size) for start in starts]
+        # A copy, because torch takes no negative strides.
+        rows = torch.from_numpy(matrices.copy())
+        with without_autocast(self.network.model):
+            return FrameResults.concatenate([self._step(images[part], rows[part], slots[part]) for part in parts])
 
     def _step(self, images: Tensor, matrices: Tensor, slots: list[int]) -> FrameResults:
         pictures = [NO_PICTURE] * len(slots) if self._flow is None else list(to_grey(images))
@@ -226,7 +225,7 @@ class Streams:
             return None
         pictures = [NO_PICTURE] if self._flow is None else list(to_grey(images))
         before = [self._slots[slot]]
-        change = self._change(self.rwr, before, torch.from_numpy(matrices), pictures)
+        change = self._change(self.rwr, before, torch.from_numpy(matrices.copy()), pictures)
         return warm_start(self.rwr, before[0].state, before[0].keypoints, *change).state
 
     def _change(

@@ -157,7 +157,7 @@ def load_checkpoint(path: str | os.PathLike[str], device: str | torch.device = "
         raise OptionError("device meta cannot be used (it holds no values); give cpu or another device")
     try:
         return model.to(device).eval()
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
         reason = str(error).splitlines()[0]
         raise OptionError(f"device {device!s} cannot be used ({reason}); give cpu or another device") from error
 

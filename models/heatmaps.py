@@ -1,9 +1,11 @@
 """Heatmap normalisation and soft-argmax (section 3 of the paper)."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
+
+from utils.values import check_choice
 
 Normalisation = Literal["softargmax", "linear", "none"]
 
@@ -24,7 +26,12 @@ def linear_heatmaps(raw: Tensor) -> Tensor:
 
 
 def normalise_heatmaps(raw: Tensor, normalisation: Normalisation, beta: float) -> Tensor:
-    """The last operation of the cell, on all its channels: (B, C, H, W) -> (B, C, H, W)."""
+    """The last operation of the cell, on all its channels: (B, C, H, W) -> (B, C, H, W).
+
+    Raises:
+        OptionError: If there is no such normalisation.
+    """
+    check_choice("normalisation", normalisation, get_args(Normalisation))
     if normalisation == "softargmax":
         return exponential_heatmaps(raw, beta)
     return linear_heatmaps(raw) if normalisation == "linear" else raw

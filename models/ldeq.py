@@ -61,7 +61,7 @@ class LDEQOutput:
         return self.solution
 
 
-def _check_dense(name: str, values: Tensor) -> None:
+def check_dense(name: str, values: Tensor) -> None:
     """Check that an argument is a tensor of floating-point numbers that is neither sparse nor nested, else OptionError.
 
     The network itself computes in the dtype and on the device of its weights.
@@ -71,6 +71,8 @@ def _check_dense(name: str, values: Tensor) -> None:
         raise OptionError(
             f"{name} must be a dense tensor of floating-point numbers, not {values.layout} {values.dtype}"
         )
+    if values.is_meta:
+        raise OptionError(f"{name} must hold values, but it is on device meta")
     if values.is_nested:
         raise OptionError(f"{name} must be a dense tensor of floating-point numbers, not a nested one")
 
@@ -103,9 +105,9 @@ class LDEQ(nn.Module):
         Raises:
             ValueError: the images have another shape.
         """
-        _check_dense("images", images)
+        check_dense("images", images)
         size = self.config.image_size
-        if images.dim() != 4 or images.shape[1:] != (3, size, size):
+        if images.dim() != 4 or images.shape[1:] != (3, size, size) or not len(images):
             raise ValueError(f"images must be (B, 3, {size}, {size}), not {tuple(images.shape)}")
         weight = next(self.parameters())
         same_type = images.dtype == weight.dtype or torch.is_autocast_enabled(images.device.type)
@@ -146,7 +148,7 @@ class LDEQ(nn.Module):
         embedded = self.embed(images)
         start = self.initial_state(embedded)
         if z0 is not None:
-            _check_dense("z0", z0)
+            check_dense("z0", z0)
             if z0.shape != start.shape:
                 raise ValueError(f"z0 must be {tuple(start.shape)}, not {tuple(z0.shape)}")
             start.copy_(z0)

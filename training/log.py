@@ -1,5 +1,6 @@
 """The log of a run: one CSV row per epoch, and its curves."""
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from matplotlib.figure import Figure
 
 from utils.errors import OutputError
 from utils.files import save_figure, write_text
+from utils.reading import read_text
 
 LOG_FILE = "log.csv"
 CURVES_FILE = "curves.png"
@@ -23,7 +25,7 @@ def read_log(path: Path) -> pd.DataFrame:
     if not path.exists():
         return pd.DataFrame(columns=["epoch", *CURVES])
     try:
-        rows = pd.read_csv(path)
+        rows = pd.read_csv(io.StringIO(read_text(path)))
         # A log has a row from the beginning: a file of one line is not a log, or its lines have run together.
         if rows.empty:
             raise ValueError("no row")
@@ -33,6 +35,24 @@ def read_log(path: Path) -> pd.DataFrame:
     except (OSError, ValueError, KeyError) as error:  # what pandas raises on a damaged file is a ValueError
         raise OutputError(f"{path}: not the log of a run; move it away, the run can continue without it") from error
     return rows
+
+
+def check_log(folder: Path, epoch: int) -> None:
+    """Check that the log of a run is as long as its state: the state of another run, or a later one, does not fit it.
+
+    Args:
+        folder: the run folder.
+        epoch: of the state, from 0; the epochs before it are finished.
+
+    Raises:
+        OutputError: if the log ends before the last finished epoch, or is damaged. A log that is not there is fine.
+    """
+    rows = read_log(folder / LOG_FILE)
+    if len(rows) and rows["epoch"].max() < epoch - 1:
+        raise OutputError(
+            f"{folder / LOG_FILE}: ends with epoch {rows['epoch'].max() + 1:g}, but the state is of epoch {epoch}; put "
+            "the files of one run together"
+        )
 
 
 def append_row(folder: Path, row: Mapping[str, float]) -> None:

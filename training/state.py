@@ -16,7 +16,7 @@ from torch.optim.swa_utils import AveragedModel
 from models import LDEQ, save_checkpoint
 from training.augmentation_config import AugmentationConfig
 from training.config import TrainingConfig
-from training.log import CURVES_FILE, LOG_FILE
+from training.log import CURVES_FILE, LOG_FILE, check_log
 from utils.errors import InputError, OutputError
 from utils.files import write_bytes, write_json
 from utils.reading import cannot_read, check_archive, check_file, read_text
@@ -105,7 +105,7 @@ class Run:
         """Go back to the last saved state.
 
         Raises:
-            OutputError: there is none, or it does not read.
+            OutputError: there is none, it does not read, or it does not fit the log.
         """
         path = folder / STATE_FILE
         state = _read_state(path)
@@ -116,6 +116,7 @@ class Run:
             raise OutputError(
                 f"{path}: does not fit the run ({_first_line(error)}); choose another --output_folder"
             ) from error
+        check_log(folder, int(state["epoch"]))
         for name in (*COUNTERS, "seconds"):
             setattr(self, name, state[name])
 

@@ -10,6 +10,7 @@ import math
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO, cast
@@ -138,6 +139,8 @@ def run(command: Callable[[], int | None]) -> int:
     # Read when torch is loaded. Threads of OpenMP that wait by spinning keep a busy core from the thread they wait for;
     # with one of two cores busy, a frame of the demo took 15 to 150 ms instead of 12.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # A warning of a library is a line like any other, without the place in the source.
+    shown_before, warnings.showwarning = warnings.showwarning, _print_warning
     # Figures are only written to files, and matplotlib does not load with a backend that it does not know.
     os.environ["MPLBACKEND"] = "agg"
     try:
@@ -159,6 +162,7 @@ def run(command: Callable[[], int | None]) -> int:
             status = status or 2
         messages.flush()
         sys.stdout, sys.stderr = output.stream, messages.stream
+        warnings.showwarning = shown_before
         # Results and status are final; without this, Ctrl-C while the libraries close would replace the status.
         atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
         if "torch" in sys.modules:
@@ -166,6 +170,10 @@ def run(command: Callable[[], int | None]) -> int:
 
             leave()
     return status
+
+
+def _print_warning(message: Warning | str, *_: object, **__: object) -> None:
+    print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
 
 
 class _Output:

@@ -153,6 +153,18 @@ def test_a_state_that_is_not_finite_is_a_restart_in_the_same_frame():
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
+def test_the_callers_autocast_and_the_layout_of_the_matrices_change_nothing(variant):
+    plain, wrapped = (Streams(small_model(), VARIANTS[variant]) for _ in range(2))
+    for seed in range(3):
+        matrices = crops(2) + 0.01 * seed
+        backwards = np.ascontiguousarray(matrices[:, ::-1, ::-1])[:, ::-1, ::-1]
+        expected = plain.step(random_images(2, seed), matrices, [0, 1])
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            found = wrapped.step(random_images(2, seed), backwards, [0, 1])
+        np.testing.assert_array_equal(found.keypoints, expected.keypoints)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
 def test_the_start_of_a_frame_is_that_from_which_it_is_solved(variant):
     streams = Streams(small_model(), VARIANTS[variant])
     there, moved = WHOLE_FRAME, WHOLE_FRAME.copy()
@@ -199,6 +211,8 @@ def test_two_crops_of_one_slot_are_an_error():
     ("images", "matrices", "slots", "named"),
     [
         (None, crops(2), [0, 1], "images"),
+        (random_images(2).to("meta"), crops(2), [0, 1], "images"),
+        (random_images(2).to(torch.uint8), crops(2), [0, 1], "images"),
         (random_images(2)[:, :2], crops(2), [0, 1], "images"),
         (random_images(2)[0], crops(2), [0, 1], "matrices"),
         (random_images(2), crops(1), [0, 1], "matrices"),

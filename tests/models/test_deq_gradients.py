@@ -166,6 +166,11 @@ def test_compaction_changes_no_gradient(problem, solver, rule):
     assert relative_error(*gradients) < 1e-6
 
 
+def test_a_compact_solver_of_cotangents_is_refused():
+    with pytest.raises(ValueError, match="backward_solver must not be compact"):
+        GradientConfig(rule="ift", backward_solver=replace(PRECISE, compact=True))
+
+
 def test_differentiating_an_implicit_gradient_again_is_refused(problem):
     state = problem.solve(GradientConfig(rule="ift"))
     (gradient,) = torch.autograd.grad(state.square().sum(), problem.shift, create_graph=True)

@@ -20,6 +20,11 @@ def gaussian(size: int, column: float, row: float, sigma_x: float, sigma_y: floa
     return (y[:, None] * x)[None, None]
 
 
+def test_an_unknown_normalisation_is_refused():
+    with pytest.raises(ValueError, match="normalisation must be one of softargmax, linear, none, not 'softmax'"):
+        normalise_heatmaps(torch.zeros(1, 2, 4, 4), "softmax", 1.0)
+
+
 def test_soft_argmax_of_two_pixels_is_their_weighted_mean_with_the_mass_increased():
     heatmaps = single_pixel(row=1, column=2, size=4, value=3.0) + single_pixel(row=3, column=0, size=4)
     keypoints, _ = soft_argmax(heatmaps.double())

@@ -1,6 +1,7 @@
 """The video evaluation after a stop: what is done is kept, and the end is the same."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -117,6 +118,13 @@ def test_a_run_with_other_settings_is_not_resumed(options, message, clips, evalu
     assert_one_error(error, message)
     assert "leave out --resume" in error
     assert (tmp_path / "results" / "per_video.csv").read_text() == before
+
+
+def test_settings_that_are_a_pipe_are_refused_and_not_waited_for(clips, evaluation, tmp_path, capfd):
+    (tmp_path / "results").mkdir()
+    os.mkfifo(tmp_path / "results" / "settings.json")
+    assert evaluation(clips, "--resume") == 2
+    assert_one_error(capfd.readouterr().err, "settings.json: cannot be read")
 
 
 def test_a_resumed_run_may_have_another_batch_size(clips, evaluation, tmp_path):

@@ -277,10 +277,22 @@ def folder_for_the_log(folder: Path) -> None:
     (folder / "log.csv").mkdir()
 
 
+def state_of_a_later_time(folder: Path) -> None:
+    state = torch.load(folder / "state.pt", weights_only=True)
+    torch.save({**state, "epoch": 2}, folder / "state.pt")
+
+
+def pipe_for_the_log(folder: Path) -> None:
+    (folder / "log.csv").unlink()
+    os.mkfifo(folder / "log.csv")
+
+
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
         (leave_as_it_is, ()),
+        (state_of_a_later_time, ("log.csv", "ends with epoch 1, but the state is of epoch 2")),
+        (pipe_for_the_log, ("log.csv", "not the log of a run")),
         (config_that_is_a_list, ("config.json", "not the configuration of a run")),
         (config_of_something_else, ("config.json", "not the configuration of a run")),
         (config_cut_short, ("config.json", "cannot be read")),

@@ -2,6 +2,7 @@ import argparse
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -197,6 +198,11 @@ def test_the_command_line_needs_neither_torch_nor_numpy():
         "import sys, utils.command_line, utils.errors, utils.files; print({'torch', 'numpy', 'cv2'} & set(sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT).stdout == "set()\n"
+
+
+def test_a_warning_of_a_library_is_one_line(capsys):
+    assert run(lambda: warnings.warn("a\nb", stacklevel=1)) == 0
+    assert capsys.readouterr().err == "warning: a b\n"
 
 
 def test_a_backend_that_matplotlib_does_not_know_is_no_obstacle():
