@@ -27,14 +27,7 @@ from torch.utils.data import Dataset
 from datasets.images import read_image
 from utils.crops import check_crop, crop_box
 from utils.errors import InputError, OptionError
-from utils.geometry import (
-    FARTHEST,
-    box_to_crop,
-    check_box_in_picture,
-    check_face_in_picture,
-    landmark_box,
-    transform_points,
-)
+from utils.geometry import FARTHEST, box_to_crop, check_labelled_face, landmark_box, transform_points
 from utils.images import resize_image, to_network_input
 from utils.landmark_groups import NUM_LANDMARKS
 from utils.metrics import OUTER_EYE_CORNERS
@@ -159,8 +152,7 @@ def crop_face(face: Face, size: int = 256) -> tuple[np.ndarray, np.ndarray]:
     image = face.read_image()
     if face.box is not None:
         try:
-            check_face_in_picture(face.landmarks, image.shape[1], image.shape[0])
-            check_box_in_picture(face.box, image.shape[1], image.shape[0])
+            check_labelled_face(face.landmarks, face.box, image.shape[1], image.shape[0])
             crop, matrix = crop_box(image, face.box, size)
         except ValueError as error:
             raise InputError(f"{face.image_path}: its labelled face: {error}; correct the line of the list") from error

@@ -12,11 +12,12 @@ from inference.engines import Engine, EngineName, Precision
 from inference.network import Network, without_autocast
 from inference.optical_flow import CropFlow, to_grey
 from inference.results import FrameResults, to_results
-from models.ldeq import LDEQ, LDEQOutput, check_dense
+from models.ldeq import LDEQ, LDEQOutput
 from models.rwr import RwRConfig, change_of_crop, warm_start
 from solvers import FixedPointConfig
 from utils.arrays import to_numbers
 from utils.errors import OptionError
+from utils.tensors import check_dense
 from utils.values import check_flag, check_instance, check_integer, check_number
 
 BATCH_SIZE = 32

@@ -11,7 +11,7 @@ from torch.autograd.function import once_differentiable
 from solvers import AndersonConfig, Solution, SolverConfig, solve
 from solvers.contract import Map
 from utils.errors import OptionError
-from utils.values import check_choice, check_instance, check_integer
+from utils.values import check_choice, check_flag, check_instance, check_integer
 
 GradientRule = Literal["ift", "jfb", "unroll"]
 
@@ -86,7 +86,13 @@ def deq(
 
     Returns:
         state (B, ...) and the solution, which is None for the "unroll" rule.
+
+    Raises:
+        OptionError: an argument is of another kind.
     """
+    check_instance("gradient", gradient, GradientConfig)
+    check_flag("final_evaluation", final_evaluation)
+    check_flag("track", track)
     if track:
         tracked, solution = tracked_deq(f, z0, solver, gradient, final_evaluation, args)
         return tracked.state, solution

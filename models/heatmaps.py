@@ -5,6 +5,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
+from utils.errors import OptionError
+from utils.tensors import check_dense
 from utils.values import check_choice
 
 Normalisation = Literal["softargmax", "linear", "none"]
@@ -29,9 +31,10 @@ def normalise_heatmaps(raw: Tensor, normalisation: Normalisation, beta: float) -
     """The last operation of the cell, on all its channels: (B, C, H, W) -> (B, C, H, W).
 
     Raises:
-        OptionError: If there is no such normalisation.
+        OptionError: If there is no such normalisation, or the heatmaps are not as above.
     """
     check_choice("normalisation", normalisation, get_args(Normalisation))
+    check_dense("heatmaps", raw, 4)
     if normalisation == "softargmax":
         return exponential_heatmaps(raw, beta)
     return linear_heatmaps(raw) if normalisation == "linear" else raw
@@ -47,7 +50,13 @@ def soft_argmax(heatmaps: Tensor) -> tuple[Tensor, Tensor]:
         keypoints (B, K, 2): x, y in [0, (H - 1) / H], column and row of the expectation over H, where the mass is
         increased by 1e-4 as in the published checkpoints; and uncertainty (B, K): sqrt((var x + var y) / 2) of the
         distribution, in the unit of the keypoints.
+
+    Raises:
+        OptionError: If the heatmaps are not as above.
     """
+    check_dense("heatmaps", heatmaps, 4)
+    if heatmaps.shape[2] != heatmaps.shape[3]:
+        raise OptionError(f"heatmaps must be square, not of shape {tuple(heatmaps.shape)}")
     height = heatmaps.shape[2]
     positions = torch.arange(height, device=heatmaps.device, dtype=heatmaps.dtype) / height
     marginals = torch.stack([heatmaps.sum(dim=2), heatmaps.sum(dim=3)], dim=2)  # (B, K, 2, H): over x, over y

@@ -27,6 +27,7 @@ from models.deq import deq, repeat
 from models.heatmaps import exponential_heatmaps, soft_argmax
 from solvers import Solution, SolverConfig
 from utils.errors import OptionError
+from utils.tensors import check_dense
 from utils.values import check_instance
 
 
@@ -59,22 +60,6 @@ class LDEQOutput:
         if self.solution is None:
             raise ValueError("this output has no solution, as no solver computed it")
         return self.solution
-
-
-def check_dense(name: str, values: Tensor) -> None:
-    """Check that an argument is a tensor of floating-point numbers that is neither sparse nor nested, else OptionError.
-
-    The network itself computes in the dtype and on the device of its weights.
-    """
-    check_instance(name, values, Tensor)
-    if values.layout != torch.strided or not values.is_floating_point():
-        raise OptionError(
-            f"{name} must be a dense tensor of floating-point numbers, not {values.layout} {values.dtype}"
-        )
-    if values.is_meta:
-        raise OptionError(f"{name} must hold values, but it is on device meta")
-    if values.is_nested:
-        raise OptionError(f"{name} must be a dense tensor of floating-point numbers, not a nested one")
 
 
 class LDEQ(nn.Module):

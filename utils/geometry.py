@@ -71,6 +71,12 @@ def check_box_in_picture(box: ArrayLike, width: int, height: int) -> None:
         raise ValueError(f"the box lies outside the picture of {width} x {height} pixels")
 
 
+def check_labelled_face(landmarks: ArrayLike, box: ArrayLike, width: int, height: int) -> None:
+    """Check a labelled face and its box by `check_face_in_picture` and `check_box_in_picture`."""
+    check_face_in_picture(landmarks, width, height)
+    check_box_in_picture(box, width, height)
+
+
 def landmark_box(points: ArrayLike) -> np.ndarray:
     """Tight box around landmarks.
 

@@ -166,6 +166,15 @@ def test_compaction_changes_no_gradient(problem, solver, rule):
     assert relative_error(*gradients) < 1e-6
 
 
+@pytest.mark.parametrize(
+    ("changes", "named"), [({"gradient": "ift"}, "gradient"), ({"final_evaluation": 1}, "final_evaluation")]
+)
+def test_an_option_of_another_kind_is_refused_by_name(changes, named):
+    options = {"solver": PRECISE, "gradient": GradientConfig(), "final_evaluation": True, "track": False} | changes
+    with pytest.raises(ValueError, match=f"^{named} must be"):
+        deq(torch.cos, torch.zeros(1, 4), **options)
+
+
 def test_a_compact_solver_of_cotangents_is_refused():
     with pytest.raises(ValueError, match="backward_solver must not be compact"):
         GradientConfig(rule="ift", backward_solver=replace(PRECISE, compact=True))

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from models.heatmaps import exponential_heatmaps, linear_heatmaps, normalise_heatmaps, soft_argmax
+from utils.errors import OptionError
 
 
 def single_pixel(row: int, column: int, size: int = 8, value: float = 1.0) -> Tensor:
@@ -18,6 +19,16 @@ def gaussian(size: int, column: float, row: float, sigma_x: float, sigma_y: floa
     x = torch.exp(-((positions - column) ** 2) / (2 * sigma_x**2))
     y = torch.exp(-((positions - row) ** 2) / (2 * sigma_y**2))
     return (y[:, None] * x)[None, None]
+
+
+@pytest.mark.parametrize(
+    "heatmaps",
+    [None, [[1.0]], torch.zeros(2, 4, 4), torch.zeros(1, 2, 4, 4, dtype=torch.int64), torch.zeros(1, 2, 4, 5)],
+    ids=["nothing", "list", "three dimensions", "integers", "oblong"],
+)
+def test_what_are_no_heatmaps_is_refused_by_name(heatmaps):
+    with pytest.raises(OptionError, match=r"^heatmaps must"):
+        soft_argmax(heatmaps)
 
 
 def test_an_unknown_normalisation_is_refused():
