@@ -174,8 +174,10 @@ class VideoResults:
                 predictions = ClipPredictions(**{item.name: saved[item.name] for item in fields(ClipPredictions)})
         except Exception as error:  # NumPy and zipfile raise many kinds of error on a damaged archive
             raise OutputError(f"{path}: cannot be read ({error}); remove it and run again with --resume") from error
-        if run != self.run or digest != digest_of(clip) or len(predictions.landmarks) != clip.frames:
+        if run != self.run or digest != digest_of(clip):
             raise OutputError(f"{path}: belongs to another run, or the clip has changed; run again with --resume")
+        if {np.shape(values)[:1] for values in vars(predictions).values()} != {(clip.frames,)}:
+            raise OutputError(f"{path}: is damaged; remove it and run again with --resume")
         return predictions
 
     def is_done(self, clip: Clip) -> bool:

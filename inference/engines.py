@@ -218,8 +218,8 @@ def open_session(path: Path, threads: int) -> "InferenceSession":
     """
     try:
         import onnxruntime
-    except ImportError as error:
-        raise OptionError(f"the engine onnxruntime is missing ({error}); pip install onnxruntime") from error
+    except Exception as error:  # a damaged installation may raise anything
+        raise OptionError(f"the engine onnxruntime does not load ({error}); pip install onnxruntime") from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3

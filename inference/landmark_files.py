@@ -1,6 +1,7 @@
 """Files of faces: landmarks are written as JSON Lines or CSV, boxes are read."""
 
 import json
+import os
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -13,7 +14,7 @@ from inference.results import Face
 from utils.errors import InputError, OutputError
 from utils.files import Aside, csv_line, written
 from utils.reading import open_array, plain_number, read_table
-from utils.values import check_instance
+from utils.values import check_instance, check_integer, to_path
 
 LANDMARK_SUFFIXES = (".jsonl", ".csv")
 
@@ -39,9 +40,12 @@ class LandmarkWriter:
 
     Raises:
         OutputError: If it has another suffix or cannot be written.
+        OptionError: If an argument is of another kind.
     """
 
-    def __init__(self, path: Path, landmarks: int, extra: Sequence[str] = ()):
+    def __init__(self, path: str | os.PathLike[str], landmarks: int, extra: Sequence[str] = ()):
+        path = to_path("path", path)
+        check_integer("landmarks", landmarks, 1)
         if path.suffix.lower() not in LANDMARK_SUFFIXES:
             raise OutputError(f"{path}: landmarks are written as {' or '.join(LANDMARK_SUFFIXES)}; choose one of these")
         self.aside = Aside(path)
@@ -67,6 +71,8 @@ class LandmarkWriter:
         Raises:
             OutputError: If the file cannot be written.
         """
+        check_integer("frame", frame, 0)
+        check_instance("face", face, Face)
         self.rows += 1
         row = {"frame": frame, **face.to_dict(), **{name: extra[name] for name in self.extra}}
         if not self.as_csv:

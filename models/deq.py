@@ -90,6 +90,7 @@ def deq(
     Raises:
         OptionError: an argument is of another kind.
     """
+    check_instance("z0", z0, Tensor)
     check_instance("gradient", gradient, GradientConfig)
     check_flag("final_evaluation", final_evaluation)
     check_flag("track", track)

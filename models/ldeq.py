@@ -114,7 +114,12 @@ class LDEQ(nn.Module):
         return any(parameter.requires_grad for parameter in self.cell.parameters())
 
     def read_out(self, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Keypoints, uncertainty and heatmaps of a state (B, Z, H, W), see `LDEQOutput`."""
+        """Keypoints, uncertainty and heatmaps of a state (B, Z, H, W), see `LDEQOutput`.
+
+        Raises:
+            OptionError: the state has another form.
+        """
+        check_dense("state", state, 4)
         heatmaps = state[:, : self.config.landmarks]
         if self.config.normalisation == "none":
             heatmaps = exponential_heatmaps(heatmaps, self.config.effective_beta)

@@ -130,8 +130,8 @@ def run(command: Callable[[], int | None]) -> int:
 
     Returns:
         Exit status: that of the script, or 0 if it returns none. 2 if the user can mend the cause (`UserError`,
-        OSError), after one line on stderr (under torchrun one line for all processes), and if stdout could not be
-        written. 130 after Ctrl-C. Any other exception is a bug and is raised.
+        OSError, a package that is missing), after one line on stderr (under torchrun one line for all processes), and
+        if stdout could not be written. 130 after Ctrl-C. Any other exception is a bug and is raised.
     """
     output, messages = _Output(sys.stdout, 1), _Output(sys.stderr, 2)
     sys.stdout, sys.stderr = cast(TextIO, output), cast(TextIO, messages)
@@ -151,6 +151,11 @@ def run(command: Callable[[], int | None]) -> int:
     except (UserError, OSError) as error:
         if _is_first_report():
             print(f"error: {error_text(error)}", file=sys.stderr)
+        status = 2
+    except ModuleNotFoundError as error:
+        if error.name is None or (Path(__file__).parents[1] / error.name.partition(".")[0]).exists():
+            raise
+        print(f"error: the package {error.name} is missing; pip install -r requirements.txt", file=sys.stderr)
         status = 2
     except KeyboardInterrupt:
         print("\nstopped by Ctrl-C", file=sys.stderr)

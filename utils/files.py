@@ -320,7 +320,11 @@ def check_places(outputs: Iterable[Path]) -> None:
     Raises:
         OutputError: If one cannot.
     """
+    outputs = list(outputs)
+    folders = {parent: output for output in outputs for parent in output.parents}
     for output in outputs:
+        if output in folders:
+            raise OutputError(f"{output}: is also the folder of {folders[output]}; choose another place for one")
         if output.is_dir():
             raise OutputError(f"{output}: is a folder; give a file")
         nearest = next((parent for parent in output.parents if parent.exists()), None)

@@ -5,12 +5,15 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from utils.arrays import to_numbers
-from utils.values import check_integer, check_number, plain
+from utils.values import check_instance, check_integer, check_number, plain
 
 FARTHEST = 1e6
 """Larger coordinates in pixels lie in no picture."""
 
 LARGEST_CROP = 10_000
+
+WARPED_TYPES = (np.uint8, np.uint16, np.int16, np.float32, np.float64)
+"""Types of pixels that OpenCV warps."""
 
 REACH = 4
 """How far a box or a landmark may lie outside a picture, in sides of the picture."""
@@ -180,8 +183,10 @@ def steady_box(before: ArrayLike, box: ArrayLike, least: float = 0.2, jitter: fl
         (4,) float64.
 
     Raises:
-        ValueError: If the new box has no area.
+        ValueError: If the new box has no area, or an option is out of its range.
     """
+    check_number("least", plain(least), 0, 1, open_below=True)
+    check_number("jitter", plain(jitter), 0, open_below=True)
     before, box = _to_box(before), _to_box(box)
     if not (box[2:] > box[:2]).all():
         raise ValueError(f"box {box.tolist()} has no area: x2 must exceed x1 and y2 exceed y1")
@@ -230,8 +235,20 @@ def crop_image(image: np.ndarray, matrix: np.ndarray, size: int = 256) -> np.nda
         size: Side of the crop in pixels.
 
     Returns:
-        (size, size) or (size, size, C) crop of the same dtype.
+        (size, size) or (size, size, C) crop of the same dtype, in the machine's byte order.
+
+    Raises:
+        ValueError: If the image is no array of one to four channels of a type that OpenCV warps, or the matrix or the
+            size has another form.
     """
+    check_crop_size(size)
+    matrix = to_numbers("an affine matrix", matrix, (2, 3))
+    check_instance("image", image, np.ndarray)
+    # OpenCV would read the bytes of the other order as they stand.
+    image = image.astype(image.dtype.newbyteorder("="), copy=False)
+    channels = image.shape[2] if image.ndim == 3 else 1
+    if image.dtype not in WARPED_TYPES or image.ndim not in (2, 3) or not image.size or channels > 4:
+        raise ValueError(f"image must be (H, W) or (H, W, 1 to 4), not {image.shape} {image.dtype}")
     return cv2.warpAffine(
         image, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_CONSTANT, borderValue=0
     )

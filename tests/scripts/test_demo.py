@@ -339,6 +339,7 @@ def prepare_bad_input(folder: Path) -> None:
         ([CLIP, "--save", "taken.mp4"], "taken.mp4: is a folder; give a file"),
         ([CLIP, "--save", "flat.npy/overlay.mp4"], "flat.npy is not a folder"),
         ([CLIP, "--save", ""], "argument --save: must be a path, not empty"),
+        ([SAMPLE / "test", "--save", "out/a.jsonl", "--landmarks", "out/a.jsonl"], "a.jsonl: is also the folder"),
         ([CLIP, "--sav", "overlay.mp4"], "unrecognized arguments: --sav"),
         ([CLIP, "--boxes", "table.csv"], "no column y1, x2, y2"),
         ([CLIP, "--boxes", "none.npy"], "none.npy: no such file"),

@@ -200,6 +200,13 @@ def test_the_command_line_needs_neither_torch_nor_numpy():
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT).stdout == "set()\n"
 
 
+def test_a_package_that_is_missing_is_one_line_and_a_module_of_ours_is_a_bug(capsys):
+    assert run(lambda: __import__("no_such_package.part") and None) == 2
+    assert capsys.readouterr().err == "error: the package no_such_package is missing; pip install -r requirements.txt\n"
+    with pytest.raises(ModuleNotFoundError):
+        run(lambda: __import__("utils.no_such_module") and None)
+
+
 def test_a_warning_of_a_library_is_one_line(capsys):
     assert run(lambda: warnings.warn("a\nb", stacklevel=1)) == 0
     assert capsys.readouterr().err == "warning: a b\n"

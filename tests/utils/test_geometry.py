@@ -179,3 +179,32 @@ def test_a_face_is_in_a_picture_if_one_landmark_is():
         check_face_in_picture(outside, 20, 10)
     with pytest.raises(ValueError, match="far outside the picture"):
         check_face_in_picture([(5, 5), (900, 5)], 20, 10)
+
+
+def test_a_crop_does_not_depend_on_the_byte_order_of_picture_and_matrix():
+    image = np.random.default_rng(0).integers(0, 60_000, (20, 30), dtype=np.uint16)
+    matrix = box_to_crop([5, 5, 15, 15], 8)
+    expected = crop_image(image, matrix, 8)
+    np.testing.assert_array_equal(crop_image(image.astype(">u2"), matrix.astype(">f8"), 8), expected)
+
+
+@pytest.mark.parametrize(
+    ("image", "matrix", "size", "named"),
+    [
+        (None, np.eye(2, 3), 8, "image"),
+        (np.zeros((4, 4), bool), np.eye(2, 3), 8, "image"),
+        (np.zeros((4, 4, 5), np.uint8), np.eye(2, 3), 8, "image"),
+        (np.zeros((0, 4), np.uint8), np.eye(2, 3), 8, "image"),
+        (np.zeros((4, 4), np.uint8), np.eye(3), 8, "an affine matrix"),
+        (np.zeros((4, 4), np.uint8), np.eye(2, 3), 0, "crop size"),
+    ],
+)
+def test_what_cannot_be_cropped_is_named(image, matrix, size, named):
+    with pytest.raises(ValueError, match=f"^{named} must"):
+        crop_image(image, matrix, size)
+
+
+@pytest.mark.parametrize("option", [{"least": -1.0}, {"least": np.nan}, {"jitter": 0.0}])
+def test_an_option_of_steady_boxes_out_of_range_is_named(option):
+    with pytest.raises(ValueError, match=f"^{next(iter(option))} must be"):
+        steady_box([0, 0, 5, 5], [0, 0, 5, 5], **option)
