@@ -37,6 +37,9 @@ COMPRESSION, DEFLATE = 259, (8, 32946)
 TIFF_COMPRESSIONS = (None, 1, 2, 3, 4, 5, 7, 32771, 32773, *DEFLATE, 34676, 34677)
 """Values of that tag that OpenCV decodes; of other values it makes a picture of what is in memory. None: unknown."""
 
+INFLATED_AT_ONCE = 1_000_000
+"""Bytes."""
+
 STRIPS_OR_TILES = ((273, 279), (324, 325))
 """The TIFF tags of the places and lengths of the strips, and of the tiles."""
 
@@ -151,7 +154,11 @@ def _check_strips(picture: Image.Image, content: bytes) -> None:
     if tags.get(COMPRESSION) in DEFLATE:
         for starts, lengths in STRIPS_OR_TILES:
             for start, length in zip(tags.get(starts, ()), tags.get(lengths, ()), strict=True):
-                zlib.decompress(content[start : start + length])
+                inflater, rest = zlib.decompressobj(), content[start : start + length]
+                # In parts, because a few bytes may stand for gigabytes.
+                while rest and not inflater.eof:
+                    inflater.decompress(rest, INFLATED_AT_ONCE)
+                    rest = inflater.unconsumed_tail
 
 
 def _is_broken_png(content: bytes) -> bool:
