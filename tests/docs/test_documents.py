@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from documents import PAGES, ROOT, Command, commands, python_blocks
+from documents import PAGES, ROOT, Command, commands, commands_of_scripts, python_blocks
 
 SAMPLE = ROOT / "datasets" / "sample"
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
@@ -53,7 +53,9 @@ def test_what_a_page_links_to_is_there(page: Path):
         assert target.startswith(("https://", "http://")) or (page.parent / target).exists(), target
 
 
-@pytest.mark.parametrize("command", commands(), ids=lambda command: " ".join(command.words)[:70])
+@pytest.mark.parametrize(
+    "command", [*commands(), *commands_of_scripts()], ids=lambda command: " ".join(command.words)[:70]
+)
 def test_a_command_names_a_script_and_options_that_there_are(command: Command, monkeypatch: pytest.MonkeyPatch):
     script = script_of(command.words)
     if script is None:
@@ -62,8 +64,9 @@ def test_a_command_names_a_script_and_options_that_there_are(command: Command, m
     options = [word for word in command.words[command.words.index(script) + 1 :] if word != "..."]
     if not options:
         return
-    spec = importlib.util.spec_from_file_location(Path(script).stem, ROOT / script)
+    spec = importlib.util.spec_from_file_location(f"script_{Path(script).stem}", ROOT / script)
     module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, spec.name, module)
     monkeypatch.setattr(sys, "argv", [script, *options])
     monkeypatch.setattr(sys, "path", [str(ROOT), *sys.path])
     spec.loader.exec_module(module)
