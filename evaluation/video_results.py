@@ -117,17 +117,22 @@ def score_clip(clip: Clip, predicted: ClipPredictions, use: str) -> ClipRow:
     )
 
 
+def _form(values: np.ndarray) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    return values.shape, values.dtype
+
+
 def digest_of(clip: Clip) -> str:
-    """A digest of the files behind a clip's results: boxes, landmarks, and the size of the video.
+    """A digest of the files behind a clip's results: boxes, landmarks and video.
 
     Raises:
         ClipError: If a file has been removed.
     """
     digest = hashlib.sha256()
     try:
-        for folder in ("bboxes", "landmarks"):
-            digest.update((clip.root / folder / f"{clip.video_id}.npy").read_bytes())
-        digest.update(str(clip.video_path.stat().st_size).encode())
+        arrays = (clip.root / folder / f"{clip.video_id}.npy" for folder in ("bboxes", "landmarks"))
+        for path in (*arrays, clip.video_path):
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
     except OSError as error:
         raise ClipError(f"{error.filename}: cannot be read ({error.strerror}); check the file") from error
     return digest.hexdigest()
@@ -176,7 +181,8 @@ class VideoResults:
             raise OutputError(f"{path}: cannot be read ({error}); remove it and run again with --resume") from error
         if run != self.run or digest != digest_of(clip):
             raise OutputError(f"{path}: belongs to another run, or the clip has changed; run again with --resume")
-        if {np.shape(values)[:1] for values in vars(predictions).values()} != {(clip.frames,)}:
+        wanted = vars(ClipPredictions.empty(clip.frames))
+        if any(_form(values) != _form(wanted[name]) for name, values in vars(predictions).items()):
             raise OutputError(f"{path}: is damaged; remove it and run again with --resume")
         return predictions
 

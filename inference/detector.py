@@ -13,6 +13,7 @@ this detector, as of 2026:
   its wheel has no model for FaceDetectorYN.
 """
 
+import threading
 from collections.abc import Iterator
 from typing import Any, Literal, Protocol, get_args
 
@@ -142,6 +143,7 @@ class CenterFaceDetector:
         self.threshold = threshold
         self.min_face = min_face
         self.network = CenterFace(backend="opencv")
+        self._lock = threading.Lock()
 
     def detect(self, frame: np.ndarray) -> np.ndarray:
         """See `FaceDetector`.
@@ -185,7 +187,9 @@ class CenterFaceDetector:
         # CenterFace stretches inputs that are not multiples of 32 pixels; a border keeps the shape of the faces.
         height, width = tile.shape[:2]
         tile = cv2.copyMakeBorder(tile, 0, -height % 32, 0, -width % 32, cv2.BORDER_CONSTANT)
-        found, _ = self.network(tile, threshold=self.threshold)
+        # OpenCV's network keeps its last input, so threads take turns.
+        with self._lock:
+            found, _ = self.network(tile, threshold=self.threshold)
         return found.astype(np.float64)
 
 

@@ -159,7 +159,7 @@ class OnnxEngine:
     ) -> Tensor:
         """One output of a session, float32 on the CPU, in new memory of torch."""
         inputs = {name: tensor.to(dtype=torch.float32).contiguous() for name, tensor in inputs.items()}
-        result = torch.empty(shape)
+        result = torch.empty(shape, dtype=torch.float32)
         parts = batch_parts(len(result), self.shares)
         run = partial(run_part, session, inputs, {output: result})
         # A thread of its own for a single part would cost a switch and gain nothing.

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from utils.arrays import to_numbers
 from utils.errors import OptionError
 from utils.landmark_groups import FLIP_PERMUTATION
 
@@ -16,10 +17,11 @@ def mirror_landmarks(landmarks: np.ndarray, size: int) -> np.ndarray:
     Raises:
         OptionError: If they are not the 98 landmarks of WFLW, whose mirror partners are known.
     """
-    if landmarks.shape[-2] != len(FLIP_PERMUTATION):
+    landmarks = to_numbers("landmarks", landmarks)
+    if landmarks.ndim < 2 or landmarks.shape[-2] != len(FLIP_PERMUTATION):
         raise OptionError(
-            f"the mean with the mirrored face needs the {len(FLIP_PERMUTATION)} landmarks of WFLW; this network has "
-            f"{landmarks.shape[-2]}"
+            f"the mean with the mirrored face needs the {len(FLIP_PERMUTATION)} landmarks of WFLW; these have the "
+            f"shape {landmarks.shape}"
         )
     mirrored = landmarks[..., FLIP_PERMUTATION, :].copy()
     mirrored[..., 0] = (size - 1) / size - mirrored[..., 0]
@@ -34,4 +36,4 @@ def mean_with_mirrored(landmarks: np.ndarray, of_mirrored: np.ndarray, size: int
         of_mirrored: (..., 98, 2) in the mirrored picture.
         size: side of the picture in pixels.
     """
-    return (landmarks + mirror_landmarks(of_mirrored, size)) / 2
+    return (to_numbers("landmarks", landmarks) + mirror_landmarks(of_mirrored, size)) / 2

@@ -14,7 +14,7 @@ from inference.results import Face
 from utils.errors import InputError, OutputError
 from utils.files import Aside, csv_line, written
 from utils.reading import open_array, plain_number, read_table
-from utils.values import check_instance, check_integer, to_path
+from utils.values import LARGEST_INTEGER, check_instance, check_integer, to_path
 
 LANDMARK_SUFFIXES = (".jsonl", ".csv")
 
@@ -53,7 +53,7 @@ class LandmarkWriter:
         self.extra = tuple(extra)
         self.rows = 0
         with written(path):
-            self.file = self.aside.part.open("w", encoding="utf-8", newline="")
+            self.file = self.aside.part.open("w", encoding="utf-8", errors="backslashreplace", newline="")
         if self.as_csv:
             points = [f"{name}_{index}" for index in range(landmarks) for name in ("x", "y", "uncertainty")]
             self._append(
@@ -147,6 +147,8 @@ def _read_table(path: Path) -> dict[int, dict[int, np.ndarray]]:
         except ValueError as error:
             raise InputError(f"{where}: {error}; correct it") from error
         of_frame = boxes.setdefault(frame, {})
+        if max(frame, face) > LARGEST_INTEGER:
+            raise InputError(f"{where}: a number above {LARGEST_INTEGER:,}; correct it")
         if frame < 0 or face < 0 or face in of_frame:
             problem = "is in the file twice" if face in of_frame else "has a negative number"
             raise InputError(f"{where}: face {face} of frame {frame} {problem}; correct it")

@@ -24,7 +24,7 @@ from models.ldeq import LDEQ
 from solvers import AndersonConfig, BroydenConfig, FixedPointConfig, SolverConfig
 from utils.errors import CheckpointError, InputError, OptionError, OutputError
 from utils.files import write_bytes
-from utils.reading import check_archive, check_file
+from utils.reading import check_archive, check_file, read_bytes
 from utils.safetensors_format import from_bytes, to_bytes
 from utils.values import check_instance, check_value, shown_name, to_path
 
@@ -216,7 +216,7 @@ def save_checkpoint(model: LDEQ, path: str | os.PathLike[str], dtype: torch.dtyp
 def _read_own(path: Path) -> tuple[LDEQConfig, dict[str, Tensor]]:
     try:
         # Half precision on disk, single precision in use.
-        stored, metadata = from_bytes(path.read_bytes())
+        stored, metadata = from_bytes(read_bytes(path))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: truncated or not a safetensors file ({error})") from error
     if CONFIG_KEY not in metadata:

@@ -120,6 +120,9 @@ def _is_broken_tiff(content: bytes) -> bool:
     try:
         with warnings.catch_warnings(), Image.open(io.BytesIO(content)) as picture:
             warnings.simplefilter("ignore")
+            # To OpenCV its numbers are red, green and blue.
+            if picture.mode == "LAB":
+                return True
             picture.load()
             _check_strips(picture, content)
     except zlib.error:

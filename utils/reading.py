@@ -11,6 +11,9 @@ import numpy as np
 from utils.errors import InputError
 from utils.values import check_instance
 
+LARGEST_FILE = 2_000_000_000
+"""Bytes of the largest file that is read whole; more would take more memory than many machines have."""
+
 
 def check_file(path: Path, advice: str = "check the path") -> None:
     """Check that a path is a regular file: not missing, not a folder, not a pipe (reading would wait for ever).
@@ -41,10 +44,12 @@ def read_bytes(path: Path, advice: str = "check the path") -> bytes:
     """Read a whole file.
 
     Raises:
-        InputError: If it cannot be read.
+        InputError: If it cannot be read, or is larger than `LARGEST_FILE`.
     """
     check_file(path, advice)
     try:
+        if (size := path.stat().st_size) > LARGEST_FILE:
+            raise InputError(f"{path}: {size:,} bytes are more than {LARGEST_FILE:,}; give the right file")
         return path.read_bytes()
     except OSError as error:
         raise cannot_read(path, error) from error
@@ -145,6 +150,8 @@ def open_array(path: Path) -> np.ndarray:
         raise InputError(
             f"{path}: cannot be read as an array of numbers ({problem}); it is damaged, get it again"
         ) from error
+    if array.offset + array.nbytes != path.stat().st_size:
+        raise InputError(f"{path}: is longer than its header says; it is damaged, get it again")
     if array.dtype.kind not in "fiu":
         raise InputError(f"{path}: holds {array.dtype}, expected numbers; get it again")
     return array

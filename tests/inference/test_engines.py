@@ -230,3 +230,15 @@ def test_a_field_at_its_default_is_no_part_of_the_digest(monkeypatch):
     digest, plain = weights_digest(model), LDEQConfig.to_dict
     monkeypatch.setattr(LDEQConfig, "to_dict", lambda config: {**plain(config), "new_field": "as before"})
     assert weights_digest(model) == digest
+
+
+def test_another_default_type_of_torch_changes_nothing(exported):
+    engine = open_engine(load_checkpoint(exported), "onnxruntime")
+    images = random_images(2)
+    expected = engine.embed(images)
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert torch.equal(engine.embed(images), expected)
+    finally:
+        torch.set_default_dtype(before)

@@ -65,6 +65,18 @@ def test_a_resumed_run_infers_a_clip_that_has_changed_once_more(tmp_path, evalua
     assert_same_scores(tmp_path / "results", tmp_path / "anew")
 
 
+def test_a_resumed_run_looks_at_a_video_again_that_has_changed_and_kept_its_size(tmp_path, evaluation, capsys):
+    root = make_clips(tmp_path / "data")
+    assert evaluation(root) == 0
+    video = root / "videos" / "b.mp4"
+    content = bytearray(video.read_bytes())
+    content[len(content) // 2] ^= 1
+    video.write_bytes(content)
+    capsys.readouterr()
+    evaluation(root, "--resume")
+    assert "3 of 4 clips are already done" in capsys.readouterr().out
+
+
 def test_a_resumed_run_forgets_a_clip_that_is_gone(tmp_path, evaluation):
     root = make_clips(tmp_path / "data")
     (root / "splits" / "easy_video_IDs.txt").unlink()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from utils.errors import InputError
-from utils.reading import open_array, read_lines, read_table, read_text
+from utils.reading import open_array, read_bytes, read_lines, read_table, read_text
 
 
 @pytest.fixture
@@ -112,3 +112,18 @@ def test_an_array_comes_back(file: Path):
     with file.open("wb") as target:
         np.save(target, values)
     assert np.array_equal(open_array(file), values)
+
+
+def test_an_array_with_more_bytes_than_its_header_says_is_refused(file: Path):
+    with file.open("wb") as target:
+        np.save(target, np.zeros((2, 4)))
+        target.truncate(10_000)
+    with pytest.raises(InputError, match="is longer than its header says"):
+        open_array(file)
+
+
+def test_a_file_of_gigabytes_is_refused_before_it_is_read(file: Path):
+    with file.open("wb") as target:
+        target.truncate(3_000_000_000)  # a hole, which takes no space
+    with pytest.raises(InputError, match="3,000,000,000 bytes are more than 2,000,000,000"):
+        read_bytes(file)
