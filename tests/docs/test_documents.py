@@ -32,8 +32,8 @@ SHORTENED = {
     ],
     "demo.py": [],
 }
-# A webcam, a window, half an hour, or files of a run that is not there.
-NOT_RUN = {"0", "--show", "--compare", "--resume", "--initial_weights", "FACES"}
+# A webcam, a window, half an hour, files of a run that is not there, or a type that is slow on many processors.
+NOT_RUN = {"0", "--show", "--compare", "--resume", "--initial_weights", "FACES", "bf16"}
 
 
 def script_of(words: list[str]) -> str | None:
@@ -79,7 +79,9 @@ def runnable() -> list[Command]:
     for command in commands():
         script = script_of(command.words)
         if script in SHORTENED and command.words[0] != "torchrun" and not NOT_RUN & set(command.words):
-            chosen.setdefault((script, *sorted(word for word in command.words if word.startswith("--"))), command)
+            # The data are the sample, whether a command names them or not.
+            options = {word for word in command.words if word.startswith("--")} - {"--dataset_path"}
+            chosen.setdefault((script, *sorted(options)), command)
     return list(chosen.values())
 
 
